@@ -1,0 +1,78 @@
+"""Where a node comes from: the user's line, the rewrite that made it, the node it is the derivative of.
+
+Errors, `explain()` and the verifier live on this. It stands beside a node and never takes part in its identity.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphc.ir.node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """location: "file.py:41", the user's line. rule: the rewrite that made the node. source: the node it
+    was rewritten from. derivative_of: the forward node whose rule made it."""
+
+    location: str | None = None
+    rule: str | None = None
+    source: Node | None = None
+    derivative_of: Node | None = None
+
+    def __str__(self) -> str:
+        parts = [self.location or "?"]
+        if self.rule:
+            parts.append(f"by {self.rule}")
+        if self.derivative_of is not None:
+            parts.append(f"derivative of {self.derivative_of.op.name}")
+        return ", ".join(parts)
+
+
+_NOWHERE = Origin()
+_current: Origin | None = None
+
+
+def user_location() -> str | None:
+    """file:line of the innermost frame outside of graphc, or None."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not (name == "graphc" or name.startswith("graphc.")):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def current() -> Origin:
+    """The origin that a node built now gets: what `during` said, else the user's line."""
+    if _current is not None:
+        return _current
+    location = user_location()
+    return Origin(location) if location else _NOWHERE
+
+
+@contextmanager
+def during(origin: Origin) -> Iterator[None]:
+    """Every node built inside gets this origin."""
+    global _current
+    before, _current = _current, origin
+    try:
+        yield
+    finally:
+        _current = before
+
+
+def derivative_of(node: Node) -> Origin:
+    """The origin of what a derivative rule of `node` builds: its user's line, and the node itself."""
+    return Origin(node.origin.location, "differentiate", node, node)
+
+
+def rewritten(node: Node, rule: str) -> Origin:
+    """The origin of a replacement for `node` made by `rule`."""
+    return replace(node.origin, rule=rule, source=node)

@@ -1,0 +1,1 @@
+"""The loop IR: grammar (ir.py), lowering, schedules, verifier, text, interpreter."""
