@@ -57,7 +57,8 @@ class Graph:
             graph.add_node(node, op=node.op.name, type=str(node.type))
             for slot, operand in enumerate(node.inputs):
                 graph.add_edge(operand, node, key=slot)
-        return networkx.freeze(graph)  # type: ignore[return-value]
+        networkx.freeze(graph)
+        return graph
 
     @property
     def free(self) -> list[Node]:
