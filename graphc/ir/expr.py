@@ -19,8 +19,8 @@ A primitive says what it computes once, as a `Compute`; the loop IR, its interpr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 from typing import Literal as OneOf
-from typing import TypeAlias
 
 from graphc.types import DType, Scalar, bool_, int64
 
@@ -157,7 +157,7 @@ class Call:
     """A scalar function of SCALAR_OPS. `cast` converts its argument to `dtype`."""
 
     op: str
-    args: tuple[Expr, ...]
+    args: tuple[Any, ...]  # of Expr; in the loop IR of runtime.loop.ir.Expr, which has Var and Load for Read
     dtype: DType
 
 
@@ -188,7 +188,7 @@ class Compute:
     message: str = field(default="")
 
 
-def call(op: str, *args: Expr, dtype: DType | None = None) -> Call:
+def call(op: str, *args: Any, dtype: DType | None = None) -> Call:
     """A Call with its dtype inferred: bool for comparisons, else the dtype of the last argument."""
     assert len(args) == SCALAR_OPS[op], op
     if dtype is None:

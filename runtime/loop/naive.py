@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.ir.expr import Affine, Axis, Index, Literal, Reducer, call
 from graphc.types import DType, Scalar, int32, int64
 
-from .ir import Accumulate, Alloc, Block, Buffer, For, Kernel, Kind, Let, Load, Offset, Store, Var
+from .ir import Accumulate, Alloc, Block, Buffer, For, Kernel, Let, Load, Offset, Store, Var
 from .nest import Fold, Nest, Stage
 
 FIRST = Offset(Affine())  # the only element of a register
@@ -13,7 +13,7 @@ FIRST = Offset(Affine())  # the only element of a register
 
 def naive(nest: Nest) -> Kernel:
     """`nest` as a Kernel of serial loops, the outermost of them parallel."""
-    return _kernel(nest, ("parallel", *["serial"] * len(nest.outer)))
+    return _kernel(nest, 1)
 
 
 def collapsed(nest: Nest) -> Kernel:
@@ -21,15 +21,15 @@ def collapsed(nest: Nest) -> Kernel:
 
     Not for printers: in the grammar one parallel loop may stand outermost.
     """
-    return _kernel(nest, ("parallel",) * len(nest.outer))
+    return _kernel(nest, len(nest.outer))
 
 
-def _kernel(nest: Nest, kinds: tuple[Kind, ...]) -> Kernel:
+def _kernel(nest: Nest, parallel: int) -> Kernel:
     body: Block = tuple(Alloc(buffer) for buffer in nest.locals)
     for stage in nest.stages:
         body += _stage(stage)
-    for axis, kind in reversed(list(zip(nest.outer, kinds, strict=False))):
-        body = (For(axis, kind, body),)
+    for depth, axis in reversed(list(enumerate(nest.outer))):
+        body = (For(axis, "parallel" if depth < parallel else "serial", body),)
     return Kernel(nest.name, nest.params, body, nest.inplace)
 
 
