@@ -18,10 +18,16 @@
 Meaning. A `vector` loop computes all its iterations side by side, in chunks of `width` lanes with a
 masked remainder; nothing but Accumulate may carry a value between lanes. `unroll` is a serial loop
 that printers write out. `parallel` loops stand outermost only, their iterations are independent, and a
-barrier follows each. Register buffers are addressed by axes of `unroll` and `vector` loops and
+barrier follows each. Scratch memory belongs to one iteration of the parallel loop, and its lanes share it. Register buffers
 constants only; where the vector axis appears in a register offset its coefficient is 1 and lanes beyond
 the loop's extent do not exist. Accumulate op "sum" of a Call("mul") is a fused multiply-add.
 Printers decide nothing: what is written here is what runs.
+
+For a GPU one iteration of the parallel loop is the work of a group of threads, one for each lane of its vector
+loops (all of one width): a single thread where there are none, a warp (32), or a block (64, 128, ... 1024).
+What stands outside of vector loops is computed by every thread and stored once. `parallel` loops directly inside
+each other, and so `vector` loops, are one loop over the row-major product of their extents; only the schedule for
+GPUs writes such nests.
 """
 
 from __future__ import annotations
@@ -112,13 +118,15 @@ class Store:
 class Accumulate:
     """op: sum | max | min (NaN propagates in max and min). In a vector loop whose axis isn't in the
     offset, the lanes are folded together; where a global buffer may be hit twice by lanes (scatter),
-    the loop must be serial."""
+    the loop must be serial, or the sum `atomic`: then lanes and iterations of the parallel loop may hit one
+    element, in an order that is open (so for floats the last bits are). CPU schedules don't use it."""
 
     buffer: Buffer
     offset: Offset
     op: OneOf["sum", "max", "min"]
     value: Expr
     mask: Expr | None = None
+    atomic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
