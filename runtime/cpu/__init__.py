@@ -1,0 +1,1 @@
+"""The CPU target: LLVM printer, vector mathematics, threads, BLAS, loading machine code."""
