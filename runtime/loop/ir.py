@@ -18,9 +18,10 @@
 Meaning. A `vector` loop computes all its iterations side by side, in chunks of `width` lanes with a
 masked remainder; nothing but Accumulate may carry a value between lanes. `unroll` is a serial loop
 that printers write out. `parallel` loops stand outermost only, their iterations are independent, and a
-barrier follows each. Scratch memory belongs to one iteration of the parallel loop, and its lanes share it. Register buffers
-constants only; where the vector axis appears in a register offset its coefficient is 1 and lanes beyond
-the loop's extent do not exist. Accumulate op "sum" of a Call("mul") is a fused multiply-add.
+barrier follows each. Scratch memory belongs to one iteration of the parallel loop, and its lanes share it.
+Register buffers are addressed by axes of `unroll` and `vector` loops and constants only; where the vector axis
+appears in a register offset its coefficient is 1 and lanes beyond the loop's extent do not exist.
+Accumulate op "sum" of a Call("mul") is a fused multiply-add.
 Printers decide nothing: what is written here is what runs.
 
 For a GPU one iteration of the parallel loop is the work of a group of threads, one for each lane of its vector
