@@ -71,3 +71,14 @@ class DeviceError(GraphcError, RuntimeError):
 
 class DataError(GraphcError, RuntimeError):
     """A data file that is missing, truncated or doesn't match its checksum."""
+
+
+class StateError(GraphcError, RuntimeError):
+    """A state dict that doesn't fit the module or optimizer: names missing or left over, other shapes or dtypes.
+
+    Nothing is loaded when it is raised. The message lists every name that differs.
+    """
+
+
+class ArgumentError(GraphcError, ValueError):
+    """An argument outside of what the function takes, such as a negative learning rate or `reduction="avg"`."""
