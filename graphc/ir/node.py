@@ -124,6 +124,16 @@ CONSTANT = Primitive(
 # One result of a `fused` node, whose type is a tuple.
 ITEM = Primitive("item", infer=_item_type, eval=lambda xp, group, *, index: group[index], facts=Fact.SYMBOLIC)
 
+
+def _fused_type(*operands: TensorType, graph: Any, full: Any, outer: Any) -> Any:
+    return tuple(output.type for output in graph.outputs)
+
+
+# One kernel: an interned inner Graph of parameters, with one result (see `item`) for each of its outputs.
+# full: the shape that is looped over. outer: the dimensions of it that are independent points; the others are
+# folded by the group's reductions. Made by passes.fuse.
+FUSED = Primitive("fused", infer=_fused_type, eval=_unevaluated, facts=Fact.SYMBOLIC)
+
 _interned: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
 _NO_ATTRS: Mapping[str, Any] = MappingProxyType({})
 
