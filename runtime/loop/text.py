@@ -116,8 +116,9 @@ def statement_text(statement: Stmt) -> str:
             return f"{var.name}: {var.dtype.short} = {expr_text(value)}"
         case Store(buffer, offset, value, mask):
             return f"{buffer.name}[{offset_text(offset)}] = {expr_text(value)}{_if(mask)}"
-        case Accumulate(buffer, offset, op, value, mask):
-            return f"{buffer.name}[{offset_text(offset)}] {_ACCUMULATE[op]} {expr_text(value)}{_if(mask)}"
+        case Accumulate(buffer, offset, op, value, mask, atomic):
+            head = "atomic " if atomic else ""
+            return f"{head}{buffer.name}[{offset_text(offset)}] {_ACCUMULATE[op]} {expr_text(value)}{_if(mask)}"
         case If(condition):
             return f"if {expr_text(condition)}"
         case Check(condition, code):

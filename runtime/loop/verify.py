@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 from typing import NoReturn, assert_never
 
 from graphc.errors import VerifyError
@@ -100,10 +101,14 @@ class _Walk:
                 case Store(buffer, offset, value, mask):
                     self.write(buffer, offset, value, mask)
                     self.distinct(buffer, offset)
-                case Accumulate(buffer, offset, op, value, mask):
-                    if op not in ("sum", "max", "min"):
-                        self.fail(f"unknown accumulation {op}")
+                case Accumulate(buffer, offset, op, value, mask, atomic):
+                    if op not in ("sum", "max", "min") or (atomic and op != "sum"):
+                        self.fail(f"unknown {'atomic ' * atomic}accumulation {op}")
+                    if atomic and (buffer.space == "register" or buffer.dtype is bool_):
+                        self.fail(f"{buffer.space} {buffer.name} of {buffer.dtype.name} can't be summed atomically")
                     self.write(buffer, offset, value, mask)
+                    if atomic:
+                        continue
                     if offset.dynamic and self.vector() is not None and not self.lane_stride(offset):
                         self.fail("a data-dependent accumulation in a vector loop may hit an element twice")
                 case If(condition, body):
@@ -131,15 +136,20 @@ class _Walk:
             self.fail(f"axis {name} is looped over already")
         if loop.axis.extent < 0:
             self.fail(f"axis {name} has a negative extent")
-        if loop.kind == "parallel" and depth:
-            self.fail("a parallel loop must be outermost")
-        if loop.kind == "vector" and self.vector() is not None:
-            self.fail("a vector loop stands in a vector loop")
+        if loop.kind == "parallel" and depth and not self.nested(loop):
+            self.fail("a parallel loop must be outermost, or directly in one")
+        if loop.kind == "vector" and self.vector() is not None and not self.nested(loop):
+            self.fail("a vector loop stands in a vector loop, and not directly")
         if loop.width < 1 or (loop.kind != "vector" and loop.width != 1):
             self.fail(f"width {loop.width} of a {loop.kind} loop")
         self.axes[name] = loop
         self.block(loop.body, depth + 1)
         del self.axes[name]
+
+    def nested(self, loop: For) -> bool:
+        """Whether `loop` is all that the loop around it holds, and of one kind and width with it."""
+        around = next(reversed(self.axes.values()), None)
+        return around is not None and around.body == (loop,) and (around.kind, around.width) == (loop.kind, loop.width)
 
     def alloc(self, buffer: Buffer) -> None:
         if buffer.name in self.buffers:
@@ -176,8 +186,9 @@ class _Walk:
         return next((loop for loop in self.axes.values() if loop.kind == "vector"), None)
 
     def lane_stride(self, offset: Offset) -> int:
-        loop = self.vector()
-        return 0 if loop is None else offset.affine.coefficient(loop.axis)
+        """The least stride of a vector axis around; 0 if one is missing in the offset."""
+        strides = [offset.affine.coefficient(x.axis) for x in self.axes.values() if x.kind == "vector"]
+        return min(map(abs, strides), default=0)
 
     def affine(self, at: Affine) -> None:
         for axis, _ in at.terms:
@@ -212,8 +223,16 @@ class _Walk:
             kind = self.axes[axis.name].kind
             if kind not in ("unroll", "vector"):
                 self.fail(f"register {buffer.name} is addressed by {kind} axis {axis.name}")
-            if kind == "vector" and coefficient != 1:
-                self.fail(f"register {buffer.name}: vector axis {axis.name} must have coefficient 1")
+            if kind == "vector" and coefficient != self.row_major(axis):
+                self.fail(
+                    f"register {buffer.name}: vector axis {axis.name} must have coefficient {self.row_major(axis)}"
+                )
+
+    def row_major(self, axis: Axis) -> int:
+        """The stride of a vector axis in the row-major product of its nest: 1 for the innermost."""
+        names = list(self.axes)
+        inner = [self.axes[name] for name in names[names.index(axis.name) + 1 :]]
+        return prod(loop.axis.extent for loop in inner if loop.kind == "vector")
 
     # ------------------------------------------------------------------ expressions
 
@@ -261,11 +280,12 @@ class _Walk:
         if loop is None:
             return False
         inside = list(self.axes.values()).index(loop)
+        vectors = [x.axis for x in self.axes.values() if x.kind == "vector"]
         for leaf in _leaves(expr):
             match leaf:
                 case Var(name) if name in self.varying:
                     return True
-                case Index(at) | Load(offset=Offset(affine=at)) if at.coefficient(loop.axis):
+                case Index(at) | Load(offset=Offset(affine=at)) if any(map(at.coefficient, vectors)):
                     return True
                 case Load(buffer) if buffer.space == "register" and self.depth.get(buffer.name, 0) > inside:
                     return True
