@@ -16,10 +16,10 @@ import numpy as np
 from graphc.errors import DTypeError
 from graphc.ir.node import Node, constant, make
 from graphc.primitive import Primitive, Value
-from graphc.types import DType, Shape, TensorType, dtype_of, promote, promote_scalar, scalar_dtype
+from graphc.types import DType, Scalar, Shape, TensorType, dtype_of, promote, promote_scalar, scalar_dtype
 
-_SCALARS = frozenset({bool, int, float})
-_NUMBERS = frozenset({bool, int, float, np.ndarray, np.float32, np.float64, np.int32, np.int64, np.bool_})
+SCALARS = frozenset({bool, int, float})
+NUMBERS = frozenset({bool, int, float, np.ndarray, np.float32, np.float64, np.int32, np.int64, np.bool_})
 
 Interpreter = Callable[[Primitive, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -54,7 +54,7 @@ def apply(primitive: Primitive, *operands: Any, **attrs: Any) -> Value:
     """The result of `primitive` on values of one carrier (Python scalars mix with any)."""
     for x in operands:
         kind = type(x)
-        if kind in _NUMBERS:
+        if kind in NUMBERS:
             continue
         if kind is Node:
             return make(primitive, as_nodes(operands), attrs)
@@ -62,7 +62,9 @@ def apply(primitive: Primitive, *operands: Any, **attrs: Any) -> Value:
             break  # an array of another library (cupy)
         return _interpret(primitive, operands, attrs)
     if _raw and operands:
-        return primitive.eval(array_namespace(operands), *operands, **attrs)
+        result = primitive.eval(array_namespace(operands), *operands, **attrs)
+        # a number computed from Python numbers stays a (weak) Python number
+        return result.item() if all(type(x) in SCALARS for x in operands) else result
     return _interpret(primitive, operands, attrs)
 
 
@@ -78,15 +80,15 @@ def as_nodes(operands: tuple[Any, ...]) -> tuple[Node, ...]:
     """Nodes from a mixture of nodes, arrays and Python scalars; scalars take the arrays' dtype (weakly)."""
     if all(type(x) is Node for x in operands):
         return operands
-    strong = [dtype_of_value(x) for x in operands if type(x) not in _SCALARS and dtype_of_value(x).kind != "b"]
+    strong = [dtype_of_value(x) for x in operands if type(x) not in SCALARS and dtype_of_value(x).kind != "b"]
     if not strong:
-        strong = [dtype_of_value(x) for x in operands if type(x) not in _SCALARS]
+        strong = [dtype_of_value(x) for x in operands if type(x) not in SCALARS]
     common = promote(*strong) if strong else None
     out = []
     for x in operands:
         if type(x) is Node:
             out.append(x)
-        elif type(x) in _SCALARS:
+        elif type(x) in SCALARS:
             out.append(constant(x, promote_scalar(common, x) if common else scalar_dtype(x)))
         else:
             out.append(constant(x))
@@ -95,12 +97,12 @@ def as_nodes(operands: tuple[Any, ...]) -> tuple[Node, ...]:
 
 def shape_of(value: Value) -> Shape:
     """The shape of a value of any carrier; () for a Python scalar."""
-    return () if type(value) in _SCALARS else tuple(value.shape)
+    return () if type(value) in SCALARS else tuple(value.shape)
 
 
 def dtype_of_value(value: Value) -> DType:
     """The dtype of a value of any carrier."""
-    if type(value) in _SCALARS:
+    if type(value) in SCALARS:
         return scalar_dtype(value)
     dtype = getattr(value, "dtype", None)
     if dtype is None:
@@ -111,3 +113,8 @@ def dtype_of_value(value: Value) -> DType:
 def type_of(value: Value) -> TensorType:
     """The TensorType of a value of any carrier."""
     return TensorType(shape_of(value), dtype_of_value(value))
+
+
+def number_like(value: Value, number: Scalar, dtype: DType) -> Value:
+    """A 0-d constant on the carrier of `value`."""
+    return constant(number, dtype) if type(value) is Node else dtype.numpy.type(number)

@@ -1,0 +1,584 @@
+"""Elementwise operations: records first, then the functions that users and derivative rules call.
+
+All broadcast by NumPy's rule and promote by graphc.types. Names are the array API's. A record's
+`partials` are the local derivatives (y, *xs) -> dy/dx_i; autodiff multiplies them with the cotangent, and
+sums the cotangent of an operand that was broadcast down to the operand's shape.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graphc.dispatch import NUMBERS, SCALARS, apply, dtype_of_value
+from graphc.ir.expr import Call, Compute, Expr, Literal, affine, axes_of, call
+from graphc.ops import special
+from graphc.ops.factories import broadcast_read, check_kinds, check_same_dtype, elementwise
+from graphc.primitive import Fact, Primitive, Value
+from graphc.types import (
+    DEFAULT_FLOAT,
+    DType,
+    TensorType,
+    bool_,
+    broadcast_shapes,
+    dtype_of,
+    int64,
+    promote,
+    promote_scalar,
+    scalar_dtype,
+)
+
+# ----------------------------------------------------------------------------------------- arithmetic
+
+ADD = elementwise(
+    "add", "add", "add", (lambda y, a, b: 1, lambda y, a, b: 1), facts=Fact.COMMUTATIVE
+)
+SUBTRACT = elementwise("subtract", "subtract", "sub", (lambda y, a, b: 1, lambda y, a, b: -1))
+MULTIPLY = elementwise(
+    "multiply", "multiply", "mul", (lambda y, a, b: b, lambda y, a, b: a), facts=Fact.COMMUTATIVE
+)
+DIVIDE = elementwise(
+    "divide",
+    "divide",
+    "div",
+    (lambda y, a, b: divide(1, b), lambda y, a, b: negative(divide(y, b))),
+    kinds="f",
+)
+FLOOR_DIVIDE = elementwise(
+    "floor_divide", "floor_divide", lambda a, b: _floor_quotient(a, b), (None, None), kinds="fi"
+)
+REMAINDER = elementwise(
+    "remainder",
+    "remainder",
+    lambda a, b: _remainder(a, b),
+    (lambda y, a, b: 1, lambda y, a, b: negative(floor_divide(a, b))),
+)
+NEGATIVE = elementwise("negative", "negative", "neg", (lambda y, x: -1,), facts=Fact.ODD | Fact.PRESERVES_ZERO)
+ABS = elementwise("abs", "abs", "abs", (lambda y, x: sign(x),), facts=Fact.EVEN | Fact.PRESERVES_ZERO)
+SIGN = elementwise("sign", "sign", "sign", (None,), facts=Fact.ODD | Fact.MONOTONE | Fact.PRESERVES_ZERO)
+FLOOR = elementwise("floor", "floor", "floor", (None,), kinds="f", facts=Fact.MONOTONE | Fact.PRESERVES_ZERO)
+COPY = elementwise(
+    "copy", lambda xp, x: xp.array(x), lambda x: x, (lambda y, x: 1,), kinds="fib", facts=Fact.PRESERVES_ZERO
+)
+
+
+def _floor_quotient(a: Expr, b: Expr) -> Expr:
+    """floor(a / b). In floating point from the exact remainder, so that -0.1 // 0.1 is -1 (as in NumPy)."""
+    if a.dtype.kind == "i":
+        return call("floordiv", a, b)
+    quotient = call("div", call("sub", a, call("mod", a, b)), b)
+    rounded = call("floor", call("add", quotient, Literal(0.5, a.dtype)))
+    # a / 0 and a / nan: the division itself says it
+    finite = call("eq", call("sub", quotient, quotient), Literal(0.0, a.dtype))
+    return call("select", finite, rounded, call("div", a, b))
+
+
+def _remainder(a: Expr, b: Expr) -> Expr:
+    return call("mod", a, b)
+
+
+# -------------------------------------------------------------------- exponentials, roots, trigonometry
+
+_SMOOTH = Fact.COSTLY
+_TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
+
+EXP = elementwise("exp", "exp", "exp", (lambda y, x: y,), kinds="f", facts=_SMOOTH | Fact.MONOTONE)
+EXPM1 = elementwise(
+    "expm1",
+    "expm1",
+    "expm1",
+    (lambda y, x: add(y, 1),),
+    kinds="f",
+    facts=_SMOOTH | Fact.MONOTONE | Fact.PRESERVES_ZERO,
+)
+LOG = elementwise("log", "log", "log", (lambda y, x: divide(1, x),), kinds="f", facts=_SMOOTH | Fact.MONOTONE)
+LOG1P = elementwise(
+    "log1p",
+    "log1p",
+    "log1p",
+    (lambda y, x: divide(1, add(x, 1)),),
+    kinds="f",
+    facts=_SMOOTH | Fact.MONOTONE | Fact.PRESERVES_ZERO,
+)
+SQRT = elementwise(
+    "sqrt", "sqrt", "sqrt", (lambda y, x: divide(0.5, y),), kinds="f", facts=Fact.MONOTONE | Fact.PRESERVES_ZERO
+)
+RSQRT = elementwise(
+    "rsqrt",
+    lambda xp, x: xp.divide(x.dtype.type(1), xp.sqrt(x)),
+    "rsqrt",
+    (lambda y, x: multiply(-0.5, divide(y, x)),),
+    kinds="f",
+)
+TANH = elementwise(
+    "tanh",
+    "tanh",
+    "tanh",
+    (lambda y, x: subtract(1, multiply(y, y)),),
+    kinds="f",
+    facts=_SMOOTH | Fact.ODD | Fact.MONOTONE | Fact.PRESERVES_ZERO,
+)
+ERF = elementwise(
+    "erf",
+    special.erf,
+    "erf",
+    (lambda y, x: multiply(_TWO_OVER_SQRT_PI, exp(negative(multiply(x, x)))),),
+    kinds="f",
+    facts=_SMOOTH | Fact.ODD | Fact.MONOTONE | Fact.PRESERVES_ZERO,
+)
+SIN = elementwise(
+    "sin", "sin", "sin", (lambda y, x: cos(x),), kinds="f", facts=_SMOOTH | Fact.ODD | Fact.PRESERVES_ZERO
+)
+COS = elementwise("cos", "cos", "cos", (lambda y, x: negative(sin(x)),), kinds="f", facts=_SMOOTH | Fact.EVEN)
+
+
+def _power_in_base(y: Value, x: Value, p: Value) -> Value:
+    """p * x**(p-1), and 0 where p is 0 (x**0 is constant, even at x = 0)."""
+    if type(p) in SCALARS:
+        return 0 if p == 0 else multiply(p, power(x, p - 1))
+    return where(equal(p, 0), 0, multiply(p, power(x, subtract(p, 1))))
+
+
+def _power_in_exponent(y: Value, x: Value, p: Value) -> Value:
+    """x**p * log(x), and 0 where x is 0 and p >= 0 (the limit)."""
+    if type(x) in SCALARS:
+        return 0 if x == 0 else multiply(y, math.log(x)) if x > 0 else multiply(y, math.nan)
+    zero = logical_and(equal(x, 0), greater_equal(p, 0))
+    return where(zero, 0, multiply(y, log(where(zero, 1, x))))
+
+
+POWER = elementwise("power", "power", "pow", (_power_in_base, _power_in_exponent), facts=_SMOOTH)
+
+# ---------------------------------------------------------------------------------- order and logic
+
+
+def _share(y: Value, mine: Value, other: Value) -> Value:
+    """1 where `mine` is the extreme, 1/2 at a tie (PyTorch's and JAX's convention), else 0."""
+    dtype = dtype_of_value(y)
+    return where(equal(mine, other), 0.5, astype(equal(y, mine), dtype))
+
+
+MAXIMUM = elementwise(
+    "maximum",
+    "maximum",
+    "maximum",
+    (lambda y, a, b: _share(y, a, b), lambda y, a, b: _share(y, b, a)),
+    kinds="fib",
+    facts=Fact.COMMUTATIVE | Fact.MONOTONE,
+)
+MINIMUM = elementwise(
+    "minimum",
+    "minimum",
+    "minimum",
+    (lambda y, a, b: _share(y, a, b), lambda y, a, b: _share(y, b, a)),
+    kinds="fib",
+    facts=Fact.COMMUTATIVE | Fact.MONOTONE,
+)
+
+
+def _comparison(name: str, scalar: str, facts: Fact = Fact.NONE) -> Primitive:
+    return elementwise(name, name, scalar, (None, None), kinds="fib", result=bool_, facts=facts)
+
+
+EQUAL = _comparison("equal", "eq", Fact.COMMUTATIVE)
+NOT_EQUAL = _comparison("not_equal", "ne", Fact.COMMUTATIVE)
+LESS = _comparison("less", "lt")
+LESS_EQUAL = _comparison("less_equal", "le")
+GREATER = _comparison("greater", "gt")
+GREATER_EQUAL = _comparison("greater_equal", "ge")
+LOGICAL_AND = elementwise("logical_and", "logical_and", "and", (None, None), kinds="b", facts=Fact.COMMUTATIVE)
+LOGICAL_OR = elementwise("logical_or", "logical_or", "or", (None, None), kinds="b", facts=Fact.COMMUTATIVE)
+LOGICAL_NOT = elementwise("logical_not", "logical_not", "not", (None,), kinds="b")
+
+
+def _where_type(condition: TensorType, x: TensorType, y: TensorType) -> TensorType:
+    check_kinds("where (condition)", "b", condition)
+    dtype = check_same_dtype("where", x, y)
+    return TensorType(broadcast_shapes(condition.shape, x.shape, y.shape, op="where"), dtype)
+
+
+def _where_body(condition: TensorType, x: TensorType, y: TensorType) -> Compute:
+    out = _where_type(condition, x, y)
+    axes = axes_of(out.shape)
+    reads = [broadcast_read(k, t, axes) for k, t in enumerate((condition, x, y))]
+    return Compute(axes, Call("select", tuple(reads), out.dtype), tuple(affine(a) for a in axes))
+
+
+WHERE = Primitive(
+    "where",
+    infer=_where_type,
+    eval=lambda xp, condition, x, y: xp.where(condition, x, y),
+    vjp=(
+        None,
+        lambda g, y, condition, a, b: where(condition, g, 0),
+        lambda g, y, condition, a, b: where(condition, 0, g),
+    ),
+    jvp=lambda tangents, y, condition, a, b: where(
+        condition, 0 if tangents[1] is None else tangents[1], 0 if tangents[2] is None else tangents[2]
+    ),
+    body=_where_body,
+    facts=Fact.ELEMENTWISE | Fact.SELECTS,
+)
+
+
+def _strong_tangent(tg: Value | None, tp: Value | None, g: Value, p: Value) -> Value:
+    if tp is None:
+        return strong_multiply(tg, p)
+    if tg is None:
+        return strong_multiply(g, tp)
+    return add(strong_multiply(tg, p), strong_multiply(g, tp))
+
+
+def _strong_eval(xp: Any, g: Any, p: Any) -> Any:
+    with np.errstate(invalid="ignore"):
+        product = xp.multiply(g, p)
+    return xp.where(xp.equal(g, 0), xp.zeros((), product.dtype), product)
+
+
+# g * p, and exactly 0 where g is 0 even if p is inf or nan. The backward sweep multiplies with it below a
+# `where`, so that the branch that wasn't chosen can't poison the gradient. Bilinear, like multiply, in its
+# own derivatives: differentiating "0 where g == 0" as a select would lose second derivatives at g = 0.
+STRONG_MULTIPLY = elementwise(
+    "strong_multiply",
+    _strong_eval,
+    lambda g, p: call("select", call("eq", g, Literal(0, g.dtype)), Literal(0, g.dtype), call("mul", g, p)),
+    vjp=(
+        lambda c, y, g, p: strong_multiply(c, p),
+        lambda c, y, g, p: strong_multiply(g, c),
+    ),
+    jvp=lambda tangents, y, g, p: _strong_tangent(*tangents, g, p),
+    kinds="f",
+)
+
+
+def _cast_type(x: TensorType, *, dtype: DType) -> TensorType:
+    return TensorType(x.shape, dtype)
+
+
+def _cast_body(x: TensorType, *, dtype: DType) -> Compute:
+    axes = axes_of(x.shape)
+    value = broadcast_read(0, x, axes)
+    return Compute(axes, Call("cast", (value,), dtype), tuple(affine(a) for a in axes))
+
+
+def _cast_rule(t: Value, target: DType) -> Value:
+    return astype(t, target)
+
+
+ASTYPE = Primitive(
+    "astype",
+    infer=_cast_type,
+    eval=lambda xp, x, *, dtype: xp.asarray(x).astype(dtype.numpy),
+    vjp=(
+        lambda g, y, x, *, dtype: _cast_rule(g, dtype_of_value(x))
+        if dtype.kind == "f" and dtype_of_value(x).kind == "f"
+        else None,
+    ),
+    jvp=lambda tangents, y, x, *, dtype: _cast_rule(tangents[0], dtype) if dtype.kind == "f" else None,
+    body=_cast_body,
+    facts=Fact.ELEMENTWISE | Fact.PRESERVES_ZERO,
+)
+
+PRIMITIVES = (
+    ADD, SUBTRACT, MULTIPLY, DIVIDE, FLOOR_DIVIDE, REMAINDER, NEGATIVE, ABS, SIGN, FLOOR, COPY,
+    EXP, EXPM1, LOG, LOG1P, SQRT, RSQRT, TANH, ERF, SIN, COS, POWER, MAXIMUM, MINIMUM,
+    EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, LOGICAL_AND, LOGICAL_OR, LOGICAL_NOT,
+    WHERE, STRONG_MULTIPLY, ASTYPE,
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------- promotion
+
+
+def promoted(x: Value, y: Value, kinds: str = "fib") -> tuple[Value, Value]:
+    """Both operands in their common dtype (Python scalars stay as they are, weak).
+
+    kinds: raise operands of another kind to the first kind listed ("f": integers become float32).
+    """
+    if type(x) in SCALARS and type(y) in SCALARS:
+        x = _as_float(x) if kinds == "f" else x
+        return x, y
+    if type(x) in SCALARS:
+        dtype = promote_scalar(dtype_of_value(y), x)
+    elif type(y) in SCALARS:
+        dtype = promote_scalar(dtype_of_value(x), y)
+    else:
+        dtype = promote(dtype_of_value(x), dtype_of_value(y))
+    if dtype.kind not in kinds:
+        dtype = DEFAULT_FLOAT if kinds == "f" else int64
+    return _to(x, dtype), _to(y, dtype)
+
+
+def _to(x: Value, dtype: DType) -> Value:
+    if type(x) in SCALARS:
+        return x
+    return x if dtype_of_value(x) is dtype else astype(x, dtype)
+
+
+def _as_float(x: Value) -> Value:
+    return float(x) if type(x) in SCALARS else x
+
+
+def _binary(primitive: Primitive, x: Value, y: Value, kinds: str = "fib") -> Value:
+    if type(x) in NUMBERS or type(y) in NUMBERS:
+        # raw numbers promote by NumPy; a scalar beside a tensor is weak, unless it raises the kind
+        if type(x) in SCALARS or type(y) in SCALARS:
+            x, y = promoted(x, y, kinds)
+        return apply(primitive, x, y)
+    return apply(primitive, *promoted(x, y, kinds))
+
+
+def _float(primitive: Primitive, x: Value) -> Value:
+    if type(x) in SCALARS:
+        return apply(primitive, float(x))
+    return apply(primitive, x if dtype_of_value(x).kind == "f" else astype(x, DEFAULT_FLOAT))
+
+
+# ---------------------------------------------------------------------------------------- functions
+
+
+def add(x: Value, y: Value, /) -> Value:
+    """x + y, elementwise. Operands broadcast and promote."""
+    return _binary(ADD, x, y, "fi")
+
+
+def subtract(x: Value, y: Value, /) -> Value:
+    """x - y, elementwise."""
+    return _binary(SUBTRACT, x, y, "fi")
+
+
+def multiply(x: Value, y: Value, /) -> Value:
+    """x * y, elementwise."""
+    return _binary(MULTIPLY, x, y, "fi")
+
+
+def divide(x: Value, y: Value, /) -> Value:
+    """x / y, elementwise; integers are divided as float32."""
+    return _binary(DIVIDE, x, y, "f")
+
+
+def floor_divide(x: Value, y: Value, /) -> Value:
+    """floor(x / y), elementwise; integers stay integers. Not differentiable (zero almost everywhere)."""
+    return _binary(FLOOR_DIVIDE, x, y, "fi")
+
+
+def remainder(x: Value, y: Value, /) -> Value:
+    """x - y * floor(x / y), elementwise: the sign is that of y."""
+    return _binary(REMAINDER, x, y, "fi")
+
+
+def power(x: Value, y: Value, /) -> Value:
+    """x ** y, elementwise. A Python exponent 2 is computed as x * x, 1 as x."""
+    if type(y) in SCALARS and type(x) not in SCALARS and y in (1, 2):
+        base = promoted(x, y, "fi")[0]
+        return base if y == 1 else multiply(base, base)
+    return _binary(POWER, x, y, "fi")
+
+
+def negative(x: Value, /) -> Value:
+    """-x."""
+    return apply(NEGATIVE, x)
+
+
+def positive(x: Value, /) -> Value:
+    """+x: x itself."""
+    return x
+
+
+def abs(x: Value, /) -> Value:
+    """|x|. The derivative at 0 is 0."""
+    return apply(ABS, x)
+
+
+def sign(x: Value, /) -> Value:
+    """-1, 0 or 1; nan for nan."""
+    return apply(SIGN, x)
+
+
+def floor(x: Value, /) -> Value:
+    """The largest whole number not above x. Integers are returned as they are."""
+    return x if dtype_of_value(x).kind != "f" else apply(FLOOR, x)
+
+
+def ceil(x: Value, /) -> Value:
+    """The smallest whole number not below x."""
+    return negative(floor(negative(x)))
+
+
+def copy(x: Value, /) -> Value:
+    """A copy with memory of its own; the derivative passes through."""
+    return apply(COPY, x)
+
+
+def exp(x: Value, /) -> Value:
+    """e ** x."""
+    return _float(EXP, x)
+
+
+def expm1(x: Value, /) -> Value:
+    """exp(x) - 1, accurate near 0."""
+    return _float(EXPM1, x)
+
+
+def log(x: Value, /) -> Value:
+    """Natural logarithm: -inf at 0, nan below."""
+    return _float(LOG, x)
+
+
+def log1p(x: Value, /) -> Value:
+    """log(1 + x), accurate near 0."""
+    return _float(LOG1P, x)
+
+
+def sqrt(x: Value, /) -> Value:
+    """Square root: nan below 0."""
+    return _float(SQRT, x)
+
+
+def rsqrt(x: Value, /) -> Value:
+    """1 / sqrt(x)."""
+    return _float(RSQRT, x)
+
+
+def square(x: Value, /) -> Value:
+    """x * x."""
+    return multiply(x, x)
+
+
+def reciprocal(x: Value, /) -> Value:
+    """1 / x."""
+    return divide(1, x)
+
+
+def tanh(x: Value, /) -> Value:
+    """Hyperbolic tangent."""
+    return _float(TANH, x)
+
+
+def erf(x: Value, /) -> Value:
+    """The error function, 2/sqrt(pi) * integral of exp(-t^2) from 0 to x."""
+    return _float(ERF, x)
+
+
+def sin(x: Value, /) -> Value:
+    """Sine of x in radians."""
+    return _float(SIN, x)
+
+
+def cos(x: Value, /) -> Value:
+    """Cosine of x in radians."""
+    return _float(COS, x)
+
+
+def sigmoid(x: Value, /) -> Value:
+    """1 / (1 + exp(-x)), accurate and without overflow on both sides."""
+    e = exp(negative(abs(x)))
+    return divide(where(greater_equal(x, 0), 1, e), add(e, 1))
+
+
+def softplus(x: Value, /) -> Value:
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
+    return add(maximum(x, 0), log1p(exp(negative(abs(x)))))
+
+
+def maximum(x: Value, y: Value, /) -> Value:
+    """The larger, elementwise; nan if either is. At a tie each gets half of the derivative."""
+    return _binary(MAXIMUM, x, y)
+
+
+def minimum(x: Value, y: Value, /) -> Value:
+    """The smaller, elementwise; nan if either is. At a tie each gets half of the derivative."""
+    return _binary(MINIMUM, x, y)
+
+
+def clip(x: Value, /, min: Value | None = None, max: Value | None = None) -> Value:
+    """x limited to [min, max]; None leaves that side open."""
+    if min is not None:
+        x = maximum(x, min)
+    return x if max is None else minimum(x, max)
+
+
+def equal(x: Value, y: Value, /) -> Value:
+    """x == y, elementwise, bool."""
+    return _binary(EQUAL, x, y)
+
+
+def not_equal(x: Value, y: Value, /) -> Value:
+    """x != y, elementwise, bool; nan differs from itself."""
+    return _binary(NOT_EQUAL, x, y)
+
+
+def less(x: Value, y: Value, /) -> Value:
+    """x < y, elementwise, bool."""
+    return _binary(LESS, x, y)
+
+
+def less_equal(x: Value, y: Value, /) -> Value:
+    """x <= y, elementwise, bool."""
+    return _binary(LESS_EQUAL, x, y)
+
+
+def greater(x: Value, y: Value, /) -> Value:
+    """x > y, elementwise, bool."""
+    return _binary(GREATER, x, y)
+
+
+def greater_equal(x: Value, y: Value, /) -> Value:
+    """x >= y, elementwise, bool."""
+    return _binary(GREATER_EQUAL, x, y)
+
+
+def logical_and(x: Value, y: Value, /) -> Value:
+    """x and y, elementwise; operands are bool."""
+    return apply(LOGICAL_AND, x, y)
+
+
+def logical_or(x: Value, y: Value, /) -> Value:
+    """x or y, elementwise; operands are bool."""
+    return apply(LOGICAL_OR, x, y)
+
+
+def logical_not(x: Value, /) -> Value:
+    """not x, elementwise; the operand is bool."""
+    return apply(LOGICAL_NOT, x)
+
+
+def isnan(x: Value, /) -> Value:
+    """Whether each element is nan."""
+    return not_equal(x, x)
+
+
+def isfinite(x: Value, /) -> Value:
+    """Whether each element is neither infinite nor nan."""
+    return less(abs(x), math.inf)
+
+
+def isinf(x: Value, /) -> Value:
+    """Whether each element is +inf or -inf."""
+    return equal(abs(x), math.inf)
+
+
+def where(condition: Value, x: Value, y: Value, /) -> Value:
+    """x where the bool condition holds, else y; all three broadcast.
+
+    The gradient of the branch that wasn't chosen is exactly 0, even where that branch is inf or nan.
+    """
+    if type(x) in SCALARS and type(y) in SCALARS:
+        dtype = promote(scalar_dtype(x), scalar_dtype(y)).numpy
+        return apply(WHERE, condition, dtype.type(x), dtype.type(y))
+    return apply(WHERE, condition, *promoted(x, y))
+
+
+def strong_multiply(g: Value, p: Value, /) -> Value:
+    """g * p, but exactly 0 where g is 0, whatever p is there (inf, nan)."""
+    return _binary(STRONG_MULTIPLY, g, p, "f")
+
+
+def astype(x: Value, dtype: Any, /) -> Value:
+    """x converted to dtype (a graphc or NumPy dtype, or its name). Floats go to integers by truncation."""
+    target = dtype_of(dtype)
+    if type(x) in SCALARS:
+        return target.numpy.type(x)
+    return x if dtype_of_value(x) is target else apply(ASTYPE, x, dtype=target)
