@@ -15,6 +15,7 @@
              | Load(buffer, offset, mask, other)
     offset  := Offset(affine, ((expr, coefficient), ...))    flat element offset
 
+The `width` of a `parallel` loop is its grain: how many iterations, one after the other, are worth a thread's while.
 Meaning. A `vector` loop computes all its iterations side by side, in chunks of `width` lanes with a
 masked remainder; nothing but Accumulate may carry a value between lanes. `unroll` is a serial loop
 that printers write out. `parallel` loops stand outermost only, their iterations are independent, and a
@@ -91,7 +92,7 @@ class For:
     axis: Axis
     kind: Kind
     body: Block
-    width: int = 1  # lanes, for kind "vector"
+    width: int = 1  # lanes, for kind "vector"; grain, for kind "parallel"
 
 
 @dataclass(frozen=True, slots=True)

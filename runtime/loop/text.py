@@ -108,7 +108,7 @@ def statement_text(statement: Stmt) -> str:
     """One statement on one line; of a loop or condition only its head."""
     match statement:
         case For(axis, kind, _, width):
-            lanes = f" by {width}" if kind == "vector" else ""
+            lanes = f" by {width}" if kind == "vector" or width > 1 else ""
             return f"{kind} {axis.name} < {axis.extent}{lanes}"
         case Alloc(buffer):
             return f"alloc {_buffer(buffer)}"

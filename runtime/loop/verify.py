@@ -140,7 +140,7 @@ class _Walk:
             self.fail("a parallel loop must be outermost, or directly in one")
         if loop.kind == "vector" and self.vector() is not None and not self.nested(loop):
             self.fail("a vector loop stands in a vector loop, and not directly")
-        if loop.width < 1 or (loop.kind != "vector" and loop.width != 1):
+        if loop.width < 1 or (loop.kind not in ("vector", "parallel") and loop.width != 1):
             self.fail(f"width {loop.width} of a {loop.kind} loop")
         self.axes[name] = loop
         self.block(loop.body, depth + 1)
