@@ -68,16 +68,17 @@ def _infer(
             "(out_channels, channels // groups, *kernel) with as many spatial dimensions, at least one."
         )
     spatial = x.ndim - 2
-    for name, value in (
+    for name, entries in (
         ("stride", stride),
         ("padding", padding),
         ("lhs_dilation", lhs_dilation),
         ("rhs_dilation", rhs_dilation),
     ):
-        if len(value) != spatial:
-            raise ShapeError(f"conv: {name} {value} has {len(value)} entries for {spatial} spatial dimensions.")
-        if name != "padding" and min(value) < 1:  # type: ignore[type-var]
-            raise ShapeError(f"conv: {name} {value} must be at least 1.")
+        if len(entries) != spatial:
+            raise ShapeError(f"conv: {name} {entries} has {len(entries)} entries for {spatial} spatial dimensions.")
+    for name, factors in (("stride", stride), ("lhs_dilation", lhs_dilation), ("rhs_dilation", rhs_dilation)):
+        if min(factors) < 1:
+            raise ShapeError(f"conv: {name} {factors} must be at least 1.")
     if groups < 1 or x.shape[1] != w.shape[1] * groups:
         raise ShapeError(
             f"conv: input {x.shape} has {x.shape[1]} channels, but weight {w.shape} with groups={groups} takes "
@@ -222,8 +223,8 @@ def _body(
         for d, (s, r, (low, _), left) in enumerate(zip(stride, rhs_dilation, padding, lhs_dilation, strict=True))
     ]
     # Padding is an element that is 0; a pair (p, k) that solves nothing contributes nothing, whatever the weight.
-    solvable = all_of([d.solvable for d in dimensions])
-    present = all_of([solvable, *(d.inside for d in dimensions)])
+    solvable = all_of(tuple(d.solvable for d in dimensions))
+    present = all_of((solvable, *(d.inside for d in dimensions)))
     element = Read(0, (affine(n), first_in + c, *(d.index for d in dimensions)), x.dtype, present)
     weight = Read(1, (first_out + o, affine(c), *(d.tap for d in dimensions)), w.dtype, solvable)
     return Compute(

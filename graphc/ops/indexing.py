@@ -86,7 +86,7 @@ def _take_body(x: TensorType, indices: TensorType, *, axis: int) -> Compute:
     return Compute(axes, value, tuple(affine(a) for a in axes), check=ok, message=message)
 
 
-TAKE = Primitive(
+TAKE: Primitive = Primitive(
     "take",
     infer=_take_type,
     eval=_take_eval,
@@ -129,7 +129,7 @@ def _scatter_eval(xp: Any, updates: Any, indices: Any, *, axis: int, size: int) 
 def _scatter_body(updates: TensorType, indices: TensorType, *, axis: int, size: int) -> Compute:
     axes = axes_of(updates.shape)
     index = Read(1, tuple(affine(a) for a in axes[axis : axis + indices.ndim]), indices.dtype)
-    target = (*map(affine, axes[:axis]), index, *map(affine, axes[axis + indices.ndim :]))
+    target: tuple[Affine | Expr, ...] = (*map(affine, axes[:axis]), index, *map(affine, axes[axis + indices.ndim :]))
     return _accumulate("scatter_add", updates, index, target, axis, size)
 
 
@@ -150,7 +150,7 @@ def _accumulate(
     )
 
 
-SCATTER_ADD = Primitive(
+SCATTER_ADD: Primitive = Primitive(
     "scatter_add",
     infer=_scatter_type,
     eval=_scatter_eval,
@@ -214,11 +214,11 @@ def _scatter_along_eval(xp: Any, updates: Any, indices: Any, *, axis: int, size:
 def _scatter_along_body(updates: TensorType, indices: TensorType, *, axis: int, size: int) -> Compute:
     everywhere = tuple(affine(a) for a in axes_of(updates.shape))
     index = Read(1, everywhere, indices.dtype)
-    target = (*everywhere[:axis], index, *everywhere[axis + 1 :])
+    target: tuple[Affine | Expr, ...] = (*everywhere[:axis], index, *everywhere[axis + 1 :])
     return _accumulate("scatter_add_along_axis", updates, index, target, axis, size)
 
 
-TAKE_ALONG_AXIS = Primitive(
+TAKE_ALONG_AXIS: Primitive = Primitive(
     "take_along_axis",
     infer=_take_along_type,
     eval=_take_along_eval,
@@ -229,7 +229,7 @@ TAKE_ALONG_AXIS = Primitive(
     jvp=lambda tangents, y, x, indices, *, axis: _along(TAKE_ALONG_AXIS, tangents[0], indices, axis=axis),
     body=_take_along_body,
 )
-SCATTER_ADD_ALONG_AXIS = Primitive(
+SCATTER_ADD_ALONG_AXIS: Primitive = Primitive(
     "scatter_add_along_axis",
     infer=_scatter_along_type,
     eval=_scatter_along_eval,

@@ -43,7 +43,7 @@ _Slices: TypeAlias = tuple[slice, ...]
 
 def _lowest(dtype: DType) -> Scalar:
     """What padding holds: less than or equal to every number of the dtype."""
-    return float("-inf") if dtype.kind == "f" else int(np.iinfo(dtype.numpy).min)
+    return float("-inf") if dtype.kind == "f" else int(np.iinfo(dtype.name).min)
 
 
 def _pooled(x: Shape, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Ints:
@@ -59,11 +59,12 @@ def _infer(x: TensorType, *, window: Ints, stride: Ints, padding: Pairs, dilatio
     spatial = x.ndim - 2
     if spatial < 1:
         raise ShapeError(f"max_pool: input {x.shape} must be (batch, channels, *spatial).")
-    for name, value in (("window", window), ("stride", stride), ("padding", padding), ("dilation", dilation)):
-        if len(value) != spatial:
-            raise ShapeError(f"max_pool: {name} {value} has {len(value)} entries for {spatial} spatial dimensions.")
-        if name != "padding" and min(value) < 1:  # type: ignore[type-var]
-            raise ShapeError(f"max_pool: {name} {value} must be at least 1.")
+    for name, entries in (("window", window), ("stride", stride), ("padding", padding), ("dilation", dilation)):
+        if len(entries) != spatial:
+            raise ShapeError(f"max_pool: {name} {entries} has {len(entries)} entries for {spatial} spatial dimensions.")
+    for name, factors in (("window", window), ("stride", stride), ("dilation", dilation)):
+        if min(factors) < 1:
+            raise ShapeError(f"max_pool: {name} {factors} must be at least 1.")
     for n, k, (low, high), d in zip(x.shape[2:], window, padding, dilation, strict=True):
         if not (0 <= low < stretched(k, d) and high >= 0):
             raise ShapeError(
@@ -180,7 +181,7 @@ def _body(x: TensorType, *, window: Ints, stride: Ints, padding: Pairs, dilation
 
 def _element(operand: int, x: TensorType, lead: tuple[Affine, ...], at: Sequence[Affine]) -> Read:
     """An element of a window: the lowest number where `at` is padding."""
-    mask = all_of([within(a, n) for a, n in zip(at, x.shape[2:], strict=True)])
+    mask = all_of(tuple(within(a, n) for a, n in zip(at, x.shape[2:], strict=True)))
     return Read(operand, (*lead, *at), x.dtype, mask, _lowest(x.dtype) if mask is not None else 0)
 
 
@@ -237,7 +238,7 @@ def _body_scatter(
     # The window begins at i - dilation*k, whether or not p = (that + low) / stride is a whole number.
     start = [dim.position - dim.tap * d for dim, d in zip(dimensions, dilation, strict=True)]
     offset = _row_major([dim.tap for dim in dimensions], window)
-    present = all_of([condition for dim in dimensions for condition in (dim.solvable, dim.inside)])
+    present = all_of(tuple(condition for dim in dimensions for condition in (dim.solvable, dim.inside)))
     first = _is_first_maximum(x, lead, start, window, dilation, offset)
     routed = Read(0, (*lead, *(dim.index for dim in dimensions)), g.dtype, present)
     taps = tuple(axis for dim in dimensions for axis in dim.taps)
@@ -261,7 +262,7 @@ def _body_gather(
     offsets = tuple(Axis(f"k{i}", extent) for i, extent in enumerate(window))
     start = [p * s - low for p, s, (low, _) in zip(positions, stride, padding, strict=True)]
     at = [b + k * d for b, k, d in zip(start, offsets, dilation, strict=True)]
-    mask = all_of([within(a, extent) for a, extent in zip(at, x.shape[2:], strict=True)])
+    mask = all_of(tuple(within(a, extent) for a, extent in zip(at, x.shape[2:], strict=True)))
     offset = _row_major([affine(k) for k in offsets], window)
     first = _is_first_maximum(x, lead, start, window, dilation, offset)
     value = call("select", first, Read(0, (*lead, *at), t.dtype, mask), Literal(0, t.dtype))
@@ -274,7 +275,7 @@ def _body_gather(
     )
 
 
-MAX_POOL = Primitive(
+MAX_POOL: Primitive = Primitive(
     "max_pool",
     infer=_infer,
     eval=_eval,
@@ -282,7 +283,7 @@ MAX_POOL = Primitive(
     jvp=lambda tangents, y, x, **attrs: apply(MAX_POOL_GATHER, tangents[0], x, **attrs),
     body=_body,
 )
-MAX_POOL_SCATTER = Primitive(
+MAX_POOL_SCATTER: Primitive = Primitive(
     "max_pool_scatter",
     infer=_infer_scatter,
     eval=_eval_scatter,
@@ -291,7 +292,7 @@ MAX_POOL_SCATTER = Primitive(
     body=_body_scatter,
     facts=Fact.COSTLY,
 )
-MAX_POOL_GATHER = Primitive(
+MAX_POOL_GATHER: Primitive = Primitive(
     "max_pool_gather",
     infer=_infer_gather,
     eval=_eval_gather,

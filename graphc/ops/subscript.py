@@ -136,7 +136,7 @@ def _expanded(key: Any, shape: tuple[int, ...]) -> list[Entry]:
         raise IndexingError("an index can hold only one Ellipsis (...).")
     if used > len(shape):
         raise IndexingError(f"too many indices: {used} for an array of {len(shape)} dimensions, shape {shape}.")
-    fill = [slice(None)] * (len(shape) - used)
+    fill: list[Entry] = [slice(None)] * (len(shape) - used)
     where_to = gaps[0] if gaps else len(entries)
     return entries[:where_to] + (fill or [Ellipsis] * len(gaps)) + entries[where_to + 1 :]
 
