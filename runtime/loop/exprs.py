@@ -8,20 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphc.ir.digits import affine_digit
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal, affine
 from graphc.types import DType, Scalar, bool_, int64
 
 from .ir import Buffer, Expr, Load, Offset, Var
 
 ORIGIN = Offset(Affine())
-
-
-class SplitAxis(Exception):  # noqa: N818 - a request to start again, not an error
-    """Lowering can go on if axis `name` is split into an outer and an inner one, the inner of extent `inner`."""
-
-    def __init__(self, name: str, inner: int) -> None:
-        super().__init__(name, inner)
-        self.name, self.inner = name, inner
 
 
 class Builder:
@@ -110,41 +103,6 @@ class Builder:
         return found
 
 
-def affine_digit(at: Affine, weight: int, extent: int, last: bool) -> Affine | None:
-    """floor(at / weight) % extent as an affine form, or None if it has none. `last`: nothing stands above it.
-
-    Raises SplitAxis if an axis straddles the digit's lower or upper end, and splitting it there helps.
-    """
-    high, low = _separate(at, weight)
-    if high is None or low is None:
-        return None
-    if last:
-        return high
-    above, digit = _separate(high, extent)
-    if above is None:
-        return None
-    return digit
-
-
-def _separate(at: Affine, weight: int) -> tuple[Affine | None, Affine | None]:
-    """(at // weight, at % weight), or (None, None)."""
-    high = Affine(tuple((a, c // weight) for a, c in at.terms if c % weight == 0), at.const // weight)
-    low = Affine(tuple((a, c) for a, c in at.terms if c % weight), at.const % weight)
-    smallest, largest = low.bounds()
-    if smallest >= 0 and largest < weight:
-        return high, low
-    for axis, c in low.terms:
-        inner = weight // c if c > 0 and weight % c == 0 else 0
-        if 1 < inner < axis.extent and axis.extent % inner == 0:
-            raise SplitAxis(axis.name, inner)
-    return None, None
-
-
-def shifted(offset: Offset, by: int) -> Offset:
-    """The position moved by a constant."""
-    return Offset(offset.affine + by, offset.dynamic)
-
-
 def combine(parts: list[tuple[Offset, int]], const: int = 0) -> Offset:
     """const + sum of coefficient * position."""
     total = Affine((), const)
@@ -162,12 +120,3 @@ def combine(parts: list[tuple[Offset, int]], const: int = 0) -> Offset:
 def substitute(at: Affine, axes: dict[Axis, Offset]) -> Offset:
     """`at` with each axis replaced by a position."""
     return combine([(axes[a], c) for a, c in at.terms], at.const)
-
-
-def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Elements between neighbours along each dimension of a dense C-order array."""
-    strides, step = [], 1
-    for extent in reversed(shape):
-        strides.append(step)
-        step *= max(extent, 1)
-    return tuple(reversed(strides))

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from graphc.errors import VerifyError
+from graphc.ir.digits import SplitAxis, mixed_radix, row_major_strides
 from graphc.ir.expr import Affine, Axis, Call, Compute, Index, Literal, Read, affine
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, FUSED, INPUT, Node, constant_value, parameter
 from graphc.types import Shape
 
-from .exprs import Builder, SplitAxis, combine, row_major_strides, substitute
+from .exprs import Builder, combine, substitute
 from .ir import Buffer, Expr, Offset, Var
 from .nest import Nest
 from .stages import CheckTarget, FoldTarget, StoreTarget, Target, arrange
@@ -189,19 +190,17 @@ class _Lowering:
 
     def solve(self, node: Node, compute: Compute, position: Position) -> dict[Axis, Offset]:
         """The point of `compute.axes` whose target is `position`: each dimension's digits in mixed radix."""
+        dimensions = mixed_radix(compute)
+        if dimensions is None:
+            raise VerifyError(f"the target of {node.op.name} is no mixed radix number: {compute.target}")
         solved: dict[Axis, Offset] = {}
-        for target, wanted in zip(compute.target, position, strict=True):
-            if not isinstance(target, Affine):
-                raise VerifyError(f"the target of {node.op.name} is data-dependent, but not a scatter")
-            wanted = combine([(wanted, 1)], -target.const)
-            terms = sorted(target.terms, key=lambda t: (abs(t[1]), t[0].extent), reverse=True)
+        for (const, terms), wanted in zip(dimensions, position, strict=True):
+            wanted = combine([(wanted, 1)], -const)
             if len(terms) == 1 and abs(terms[0][1]) == 1:
                 solved[terms[0][0]] = combine([(wanted, terms[0][1])])
                 continue
             whole = math.prod(a.extent for a, _ in terms)
             for axis, weight in terms:
-                if weight <= 0:
-                    raise VerifyError(f"the target of {node.op.name} is no mixed radix number: {target}")
                 solved[axis] = self.build.digit(wanted, weight, axis.extent, whole)
         for axis in compute.axes:
             solved.setdefault(axis, Offset(Affine()))  # extent 1, not in the target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.ir.digits import row_major as row_major  # schedules take it from here
 from graphc.ir.expr import Affine, Axis, Index, Literal, Reducer, call
 from graphc.types import DType, Scalar, int32, int64
 
@@ -73,14 +74,6 @@ def fold_statements(fold: Fold, axes: tuple[Axis, ...]) -> tuple[Block, Block, B
                 Store(where, FIRST, position, flag),
             )
             return start, step, (Let(fold.var, Load(where, FIRST)),)
-
-
-def row_major(axes: tuple[Axis, ...]) -> Affine:
-    """The position of a point of `axes` in row-major order."""
-    at, stride = Affine(), 1
-    for axis in reversed(axes):
-        at, stride = at + axis * stride, stride * axis.extent
-    return at
 
 
 def identity(reducer: Reducer, dtype: DType) -> Literal:

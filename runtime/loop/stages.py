@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from graphc.errors import VerifyError
+from graphc.ir.digits import row_major
 from graphc.ir.expr import Affine, Axis, Call, Index, Reducer, affine
 
 from .exprs import Builder
 from .ir import Accumulate, Buffer, Check, Expr, Let, Load, Offset, Store, Var
-from .naive import row_major
 from .nest import Fold, Nest, Stage
 
 Axes: TypeAlias = tuple[Axis, ...]
