@@ -24,8 +24,8 @@ FACE = 5
 
 # Imported by one module each, inside the function that needs it: they are heavy, or extras that may be absent.
 DRIVEN = ("cuda", "cupy", "llvmlite", "matplotlib", "networkx", "pooch", "safetensors")
-# Small extras that may be absent: imported when used, by whoever prints a table or a bar.
-EXTRAS = ("rich", "threadpoolctl", "tqdm")
+# Extras that may be absent, and what is slow to import for the little that is asked of it: imported when used.
+EXTRAS = ("platformdirs", "rich", "threadpoolctl", "tqdm")
 
 
 @dataclass(frozen=True)
