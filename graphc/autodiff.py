@@ -1,0 +1,180 @@
+"""The two sweeps of automatic differentiation, each once: `pull` (reverse mode) and `push` (forward mode).
+
+They walk any recorded computation. On the tape the values are numbers and the result is a gradient; in the
+`differentiate` pass the values are graph nodes and the result is the derivative's formula. Nothing else
+differs, so dynamic and static mode agree by construction.
+
+Zero cotangents and tangents are symbolic: an absent entry, never an array of zeros.
+
+Below a `where` a cotangent holds exact zeros for the branch that wasn't chosen. From there on the sweep
+multiplies with `strong_multiply`, in which 0 * inf and 0 * nan are 0, so that branch can't poison the
+gradient; everywhere else products are IEEE's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeVar
+
+from graphc.dispatch import SCALARS, dtype_of_value, number_like, shape_of
+from graphc.errors import AutodiffError
+from graphc.ops.elementwise import add, multiply, negative, strong_multiply
+from graphc.ops.movement import broadcast_to, sum_to
+from graphc.primitive import Fact, Primitive, Value
+
+
+class Vertex(Hashable, Protocol):
+    """One recorded operation: a Node, or a Record of the tape."""
+
+    @property
+    def op(self) -> Primitive | None: ...
+    @property
+    def attrs(self) -> Mapping[str, Any]: ...
+
+
+V = TypeVar("V", bound=Vertex)
+
+
+class Carrier(Protocol[V]):
+    """How a sweep reads a recorded computation."""
+
+    def sources(self, vertex: V) -> Sequence[V | None]:
+        """The vertices of its operands, None for a constant operand."""
+
+    def values(self, vertex: V) -> tuple[Value, Sequence[Value]]:
+        """(y, xs): the result and the operands, as values that rules can compute with."""
+
+    def deriving(self, vertex: V) -> AbstractContextManager[object]:
+        """Entered while the vertex's rule runs (provenance, anomaly mode)."""
+        return nullcontext()
+
+    def arrived(self, vertex: V, cotangent: Value) -> Value:
+        """Called once a vertex's cotangent is complete; hooks may replace it."""
+        return cotangent
+
+
+def cotangent_of_operand(
+    op: Primitive, number: int, g: Value, y: Value, xs: Sequence[Value], attrs: Mapping[str, Any], strong: bool
+) -> Value | None:
+    """The cotangent that `op` hands to operand `number`, of that operand's shape; None for zero."""
+    if op.partials is not None:
+        rule = op.partials[number]
+        if rule is None:
+            return None
+        partial = rule(y, *xs)
+        if type(partial) in SCALARS and partial in (0, 1, -1):
+            if partial == 0:
+                return None
+            result = g if partial == 1 else negative(g)
+        else:
+            result = strong_multiply(g, partial) if strong else multiply(g, partial)
+    else:
+        rule = op.vjp(number) if callable(op.vjp) else op.vjp[number] if op.vjp is not None else None
+        if rule is None:
+            return None
+        result = rule(g, y, *xs, **attrs)
+        if result is None:
+            return None
+    if op.facts & Fact.ELEMENTWISE:
+        result = sum_to(result, shape_of(xs[number]))
+    return result
+
+
+def pull(
+    order: Sequence[V],
+    cotangents: dict[V, Value],
+    carrier: Carrier[V],
+    wanted: Collection[V],
+    active: Collection[V] | None = None,
+) -> dict[V, Value]:
+    """Reverse sweep: from cotangents of outputs to the cotangents of the `wanted` vertices.
+
+    order: vertices, operands before users. cotangents: of the outputs; consumed. active: the vertices on a
+    path to a wanted one (None: all). A wanted vertex that gets no entry has derivative zero.
+    """
+    strong: set[V] = set()
+    found: dict[V, Value] = {}
+    for vertex in reversed(order):
+        g = cotangents.pop(vertex, None)
+        if g is None:
+            continue
+        g = carrier.arrived(vertex, g)
+        if vertex in wanted:
+            found[vertex] = g
+        op = vertex.op
+        if op is None:
+            continue
+        y, xs = carrier.values(vertex)
+        masked = vertex in strong
+        passes_zeros = masked or bool(op.facts & Fact.SELECTS)
+        with carrier.deriving(vertex):
+            for number, source in enumerate(carrier.sources(vertex)):
+                if source is None or (active is not None and source not in active):
+                    continue
+                c = cotangent_of_operand(op, number, g, y, xs, vertex.attrs, masked)
+                if c is None:
+                    continue
+                before = cotangents.get(source)
+                cotangents[source] = c if before is None else add(before, c)
+                if passes_zeros:
+                    strong.add(source)
+    return found
+
+
+def tangent_of_result(
+    op: Primitive, tangents: Sequence[Value | None], y: Value, xs: Sequence[Value], attrs: Mapping[str, Any]
+) -> Value | None:
+    """The tangent of y from those of the operands (None: zero), of y's shape; None for zero."""
+    if op.partials is None:
+        if op.jvp is None:
+            return None
+        result = op.jvp(tuple(tangents), y, *xs, **attrs)
+    else:
+        result = None
+        for t, rule in zip(tangents, op.partials, strict=True):
+            if t is None or rule is None:
+                continue
+            partial = rule(y, *xs)
+            if type(partial) in SCALARS and partial in (0, 1, -1):
+                if partial == 0:
+                    continue
+                term = t if partial == 1 else negative(t)
+            else:
+                term = multiply(t, partial)
+            result = term if result is None else add(result, term)
+    if result is not None and op.facts & Fact.ELEMENTWISE:
+        result = broadcast_to(result, shape_of(y))
+    return result
+
+
+def push(order: Sequence[V], tangents: dict[V, Value], carrier: Carrier[V]) -> dict[V, Value]:
+    """Forward sweep: from tangents of inputs to those of every vertex that depends on them."""
+    for vertex in order:
+        op = vertex.op
+        if op is None or vertex in tangents:
+            continue
+        incoming = [None if s is None else tangents.get(s) for s in carrier.sources(vertex)]
+        if all(t is None for t in incoming):
+            continue
+        y, xs = carrier.values(vertex)
+        with carrier.deriving(vertex):
+            t = tangent_of_result(op, incoming, y, xs, vertex.attrs)
+        if t is not None:
+            tangents[vertex] = t
+    return tangents
+
+
+def default_seed(y: Value, what: str = "backward()") -> Value:
+    """The cotangent 1 of a scalar result. Raises AutodiffError if y isn't a floating scalar."""
+    dtype = dtype_of_value(y)
+    if dtype.kind != "f":
+        raise AutodiffError(f"{what}: the result is {dtype.name}; only floating results have a derivative.")
+    if shape_of(y) != ():
+        raise AutodiffError(
+            f"{what}: the result has shape {shape_of(y)}; a derivative without a seed needs a scalar. "
+            "Reduce it (.sum() or .mean()) or give the cotangent."
+        )
+    return number_like(y, 1.0, dtype)
+
+

@@ -1,0 +1,565 @@
+"""Dynamic mode: every operation computes at once, and what must be remembered for derivatives is recorded.
+
+A `Record` is one entry of the tape: the primitive, its operands and its result. `backward` orders the
+records it can reach and hands them to autodiff.pull, whose rules then run on the recorded numbers.
+
+Writing in place. `x += 1` computes x + 1 as a new record, overwrites the array and re-points x at the record.
+A global clock stamps records and writes: a record that finds one of its values written after its own stamp
+hands the rule a stand-in that knows its shape, and raises InplaceError naming the writer when it's read.
+
+Views share their base's `Version` (the stamp of the last write). Writing into a view of a recorded base
+re-points the base at "base with that part replaced", and views look up their history again when they are next used.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from graphc import dispatch
+from graphc.autodiff import cotangent_of_operand, default_seed, pull
+from graphc.errors import AnomalyError, AutodiffError, DeviceError, DTypeError, GraphcError, InplaceError, ShapeError, TraceError
+from graphc.ir.origin import user_location
+from graphc.ops import elementwise as ew
+from graphc.ops.marks import STOP_GRADIENT
+from graphc.ops.movement import broadcast_to
+from graphc.primitive import Fact, Primitive, Value
+from graphc.tensor import Hook, Interpreter, Operand, Tensor, activate, as_tensor, wrap
+from graphc.types import TensorType, dtype_of
+
+_clock = 0  # stamps records and writes
+
+
+def _tick() -> int:
+    global _clock
+    _clock += 1
+    return _clock
+
+
+class Version:
+    """When and by what the memory that tensors share was last written."""
+
+    __slots__ = ("stamp", "what", "where")
+
+    def __init__(self) -> None:
+        self.stamp = 0
+        self.what = ""
+        self.where: str | None = None
+
+
+class ViewOf:
+    """That a tensor shares its base's memory: the operations that lead from the base to it."""
+
+    __slots__ = ("base", "path", "stamp")
+
+    def __init__(self, base: Tensor, path: tuple[tuple[Primitive, dict[str, Any]], ...], stamp: int) -> None:
+        self.base = base
+        self.path = path
+        self.stamp = stamp  # the base's version when the tensor's record was made
+
+
+class Record:
+    """One entry of the tape. `operands` is None once a backward has used it up."""
+
+    __slots__ = ("attrs", "hooks", "location", "op", "operands", "overwritten", "sources", "stamp", "y")
+
+    def __init__(
+        self,
+        op: Primitive,
+        operands: tuple[Any, ...],
+        sources: tuple[Record | Leaf | None, ...],
+        attrs: dict[str, Any],
+        y: Any,
+        stamp: int,
+    ) -> None:
+        self.op: Primitive | None = op
+        self.operands: tuple[Any, ...] | None = operands
+        self.sources = sources
+        self.attrs = attrs
+        self.y = y
+        self.stamp = stamp
+        self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
+        self.overwritten: Version | None = None
+        self.location: str | None = None
+
+
+class Leaf:
+    """Where a derivative ends: a tensor that the user asked the gradient of."""
+
+    __slots__ = ("__weakref__", "hooks", "tensor")
+    op = None
+    attrs: dict[str, Any] = {}
+    sources: tuple[()] = ()
+    stamp = 0
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = weakref.ref(tensor)
+        self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
+
+
+Vertex: TypeAlias = Record | Leaf
+
+
+class Overwritten:
+    """Stands for a value that is gone; its shape and dtype are still known."""
+
+    requires_grad = False
+
+    def __init__(self, array: npt.NDArray[Any], op: Primitive, version: Version) -> None:
+        self.shape = array.shape
+        self.dtype = dtype_of(array.dtype)
+        self._message = (
+            f"the derivative of {op.name} needs a value of shape {array.shape} that {version.what} at "
+            f"{version.where or '?'} has overwritten. Write y = f(x) instead of changing x in place, "
+            "or call x.clone() before."
+        )
+
+    def __array__(self, *_: object, **__: object) -> npt.NDArray[Any]:
+        raise InplaceError(self._message)
+
+
+class _Modes(threading.local):
+    recording = True
+    anomaly = False
+
+
+_modes = _Modes()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Within this context nothing is recorded: results require no gradient. Also a decorator."""
+    before, _modes.recording = _modes.recording, False
+    try:
+        yield
+    finally:
+        _modes.recording = before
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Recording again, inside of no_grad."""
+    before, _modes.recording = _modes.recording, True
+    try:
+        yield
+    finally:
+        _modes.recording = before
+
+
+def recording() -> bool:
+    """Whether operations are being recorded."""
+    return _modes.recording
+
+
+def set_anomaly(on: bool) -> None:
+    """Anomaly mode: records keep the user's line, and backward raises AnomalyError at the first nan it makes."""
+    _modes.anomaly = on
+
+
+_SCALARS = dispatch.SCALARS
+
+
+class Tape(Interpreter):
+    """The eager interpreter."""
+
+    # --------------------------------------------------------------------------------------- forward
+
+    def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
+        arrays = []
+        taped = False
+        foreign = None  # an array of another library (cupy)
+        for x in operands:
+            if isinstance(x, Tensor):
+                data = x._data
+                if data is None:
+                    raise TraceError(
+                        f"{primitive.name}: an operand belongs to a function that was being compiled "
+                        f"(made at {x._node.origin.location if x._node else '?'}); return it from that function instead."
+                    )
+                if x._record is not None:
+                    taped = True
+                    if x._view is not None:
+                        _refresh(x)
+                if type(data) is not np.ndarray:
+                    foreign = data
+                arrays.append(data)
+            elif type(x) in _SCALARS:
+                arrays.append(x)
+            else:
+                return self.evaluate(primitive, tuple(_operand(y) for y in operands), attrs)
+        xp = np if foreign is None else dispatch.array_namespace((foreign,))
+        try:
+            with np.errstate(all="ignore"):
+                out = primitive.eval(xp, *arrays, **attrs)
+        except GraphcError:
+            raise
+        except Exception as error:
+            raise _explained(primitive, arrays, attrs, error) from None
+        if isinstance(out, np.generic):
+            out = np.asarray(out)
+        result = Tensor.__new__(Tensor)
+        result._data = out
+        result._node = result._grad = result._view = result._version = result._record = None
+        if taped and _modes.recording and out.dtype.kind == "f":
+            result._record = record = Record(
+                primitive,
+                operands,
+                tuple([x._record if isinstance(x, Tensor) else None for x in operands]),
+                attrs,
+                out,
+                _tick(),
+            )
+            if _modes.anomaly:
+                record.location = user_location()
+        if primitive.facts & Fact.VIEW:
+            _note_view(result, operands[0], primitive, attrs)
+        return result
+
+    # -------------------------------------------------------------------------------------- in place
+
+    def assign(self, target: Tensor, value: Operand, what: str) -> None:
+        if target._data is None:
+            raise TraceError(f"{what}: this tensor belongs to a function that was being compiled.")
+        taped = _modes.recording and (target._record is not None or (isinstance(value, Tensor) and value.requires_grad))
+        root = target._view.base if target._view is not None else target
+        if taped and type(root._record) is Leaf:
+            raise InplaceError(
+                f"{what}: this tensor is a leaf that requires a gradient; changing it in place would lose its history. "
+                "Do it under graphc.no_grad(), or on a copy (x.clone())."
+            )
+        source = value._data if isinstance(value, Tensor) else value
+        if isinstance(source, np.ndarray) and np.may_share_memory(source, target._data) and source is not target._data:
+            source = source.copy()
+        if not target._data.flags.writeable:
+            raise InplaceError(f"{what}: the memory of this tensor is read-only (a broadcast or a foreign array); copy it first.")
+        try:
+            np.copyto(target._data, source, casting="unsafe" if what in ("copy_", "fill_", "x[key] =") else "same_kind")
+        except (ValueError, TypeError) as error:
+            kind = DTypeError if isinstance(error, TypeError) else ShapeError
+            got = f"{np.asarray(source).dtype}{np.shape(source)}"
+            raise kind(f"{what}: can't write {got} into {target.dtype.name}{target.shape}.") from None
+        if target._version is None:
+            target._version = root._version = Version()
+        version = target._version
+        if taped:
+            new = value if isinstance(value, Tensor) else wrap(np.asarray(value, target._data.dtype))
+            new = ew.astype(new, target.dtype)
+            if new.shape != target.shape:
+                new = broadcast_to(new, target.shape)
+            if target._view is not None:
+                new = _replaced(target._view, new)
+        for tensor in (target, root):
+            if type(tensor._record) is Record:
+                old = Version()
+                old.stamp, old.what, old.where = _clock + 1, what, user_location()
+                tensor._record.overwritten = old
+        version.stamp, version.what, version.where = _tick(), what, user_location()
+        if taped:
+            # a record of its own, so that later writes don't reach the numbers that `new` remembers
+            root._record = new._record
+
+    # ----------------------------------------------------------------------------------- derivatives
+
+    def backward(self, tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool) -> None:
+        if tensor._view is not None:
+            _refresh(tensor)
+        root = tensor._record
+        if root is None:
+            raise AutodiffError(
+                "backward(): this tensor has no history: nothing it was computed from requires a gradient "
+                "(see requires_grad_()), or it was computed under no_grad() or detached."
+            )
+        seed = _seed(tensor, gradient)
+        found = sweep([(root, seed)], None, create_graph)
+        given: set[int] = {id(seed._data)}
+        for vertex, g in found.items():
+            if type(vertex) is Leaf:
+                leaf = vertex.tensor()
+                if leaf is not None:
+                    _accumulate(leaf, g, create_graph, given)
+        if not retain_graph:
+            release([root])
+
+    def created(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def grad_of(self, tensor: Tensor) -> Tensor | None:
+        return tensor._grad
+
+    def set_grad(self, tensor: Tensor, grad: Tensor | None) -> None:
+        if grad is not None and (not isinstance(grad, Tensor) or grad.shape != tensor.shape):
+            raise ShapeError(f"grad: needs a tensor of shape {tensor.shape} or None, got {grad!r}.")
+        tensor._grad = grad
+
+    def require_grad(self, tensor: Tensor, required: bool) -> None:
+        if required == tensor.requires_grad:
+            return
+        if not required:
+            if type(tensor._record) is Record:
+                raise AutodiffError("requires_grad_(False): this tensor is not a leaf; use x.detach().")
+            tensor._record = None
+            return
+        if tensor.dtype.kind != "f":
+            raise DTypeError(f"requires_grad_(): only floating tensors have gradients, this one is {tensor.dtype.name}.")
+        tensor._record = Leaf(tensor)
+
+    def detach(self, tensor: Tensor) -> Tensor:
+        alias = wrap(tensor._data)
+        _note_view(alias, tensor, STOP_GRADIENT, {})
+        return alias
+
+    def hook(self, tensor: Tensor, function: Hook) -> Callable[[], None]:
+        vertex = tensor._record
+        if vertex is None:
+            raise AutodiffError("register_hook(): this tensor requires no gradient, so the hook would never run.")
+        if vertex.hooks is None:
+            vertex.hooks = []
+        hooks = vertex.hooks
+        hooks.append(function)
+
+        def remove() -> None:
+            if function in hooks:
+                hooks.remove(function)
+
+        return remove
+
+    def retain_grad(self, tensor: Tensor) -> None:
+        if type(tensor._record) is Record:
+            kept = weakref.ref(tensor)
+
+            def keep(g: Tensor) -> None:
+                owner = kept()
+                if owner is not None:
+                    owner._grad = g if owner._grad is None else owner._grad + g
+
+            self.hook(tensor, keep)
+
+
+def _operand(x: Any) -> Any:
+    """A Tensor or a Python number from whatever was passed as an operand."""
+    if isinstance(x, Tensor) or type(x) in _SCALARS:
+        return x
+    if isinstance(x, Overwritten):
+        x.__array__()
+    return as_tensor(x)
+
+
+def _explained(primitive: Primitive, arrays: Sequence[Any], attrs: dict[str, Any], error: Exception) -> Exception:
+    """The operation's own error for these operands, rather than NumPy's."""
+    if len({"cuda" if hasattr(a, "__cuda_array_interface__") else "cpu" for a in arrays if hasattr(a, "dtype")}) > 1:
+        return DeviceError(f"{primitive.name}: operands are on different devices; move one with x.to(device).")
+    try:
+        primitive.infer(*[TensorType(np.shape(a), dispatch.dtype_of_value(a)) for a in arrays], **attrs)
+    except GraphcError as teaching:
+        return teaching
+    return error
+
+
+# ------------------------------------------------------------------------------------------- views
+
+
+def _note_view(result: Tensor, source: Any, primitive: Primitive, attrs: dict[str, Any]) -> None:
+    """Remember that result shares memory with source, if it does."""
+    if not isinstance(source, Tensor) or not np.may_share_memory(result._data, source._data):
+        return
+    above = source._view
+    base = above.base if above is not None else source
+    path = above.path if above is not None else ()
+    if base._version is None:
+        base._version = Version()
+    result._version = source._version = base._version
+    result._view = ViewOf(base, (*path, (primitive, attrs)), base._version.stamp)
+
+
+def _refresh(view: Tensor) -> None:
+    """Look the history of a view up again if its base was written to since."""
+    link = view._view
+    assert link is not None and view._version is not None
+    if link.stamp == view._version.stamp:
+        return
+    fresh: Any = link.base
+    for op, attrs in link.path:
+        fresh = dispatch.apply(op, fresh, **attrs)
+    view._record = fresh._record
+    link.stamp = view._version.stamp
+
+
+def _replaced(link: ViewOf, part: Tensor) -> Tensor:
+    """The base with the viewed part replaced by `part`, as a recorded value: each view operation's adjoint puts it back."""
+    stages = [link.base]
+    with np.errstate(all="ignore"):
+        for op, attrs in link.path[:-1]:
+            stages.append(dispatch.apply(op, stages[-1], **attrs))
+    for (op, attrs), whole in zip(reversed(link.path), reversed(stages), strict=True):
+        with no_grad():
+            ones = wrap(np.ones(part.shape, part._data.dtype))
+            covered = cotangent_of_operand(op, 0, ones, part, (whole,), attrs, False)
+        placed = cotangent_of_operand(op, 0, part, part, (whole,), attrs, False)
+        if placed is None or covered is None:
+            raise InplaceError(f"writing through {op.name} can't be differentiated; write into the base instead.")
+        part = ew.where(ew.not_equal(covered, 0), placed, whole)
+    return part
+
+
+# --------------------------------------------------------------------------------- the reverse sweep
+
+
+class _Numbers:
+    """Reads records as raw arrays: the gradient is numbers, and nothing more is recorded."""
+
+    def __init__(self, anomaly: bool) -> None:
+        self.anomaly = anomaly
+
+    def sources(self, vertex: Vertex) -> Sequence[Vertex | None]:
+        return vertex.sources
+
+    def values(self, vertex: Vertex) -> tuple[Value, Sequence[Value]]:
+        assert isinstance(vertex, Record)
+        operands = _present(vertex)
+        stamp = vertex.stamp
+        xs = []
+        for x in operands:
+            if isinstance(x, Tensor):
+                version = x._version
+                stale = version is not None and version.stamp > stamp
+                xs.append(Overwritten(x._data, vertex.op, version) if stale else x._data)  # type: ignore[arg-type]
+            else:
+                xs.append(x)
+        y = vertex.y
+        if vertex.overwritten is not None:
+            y = Overwritten(y, vertex.op, vertex.overwritten)  # type: ignore[arg-type]
+        return y, xs
+
+    def deriving(self, vertex: Vertex) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
+        if self.anomaly:
+            _check_anomaly(vertex, cotangent)
+        if vertex.hooks:
+            g = wrap(np.asarray(cotangent))
+            for hook in tuple(vertex.hooks):
+                replaced = hook(g)
+                g = g if replaced is None else replaced
+            return g._data
+        return cotangent
+
+
+class _Tensors(_Numbers):
+    """Reads records as Tensors: the gradient is recorded in turn, so it can be differentiated again."""
+
+    def values(self, vertex: Vertex) -> tuple[Value, Sequence[Value]]:
+        assert isinstance(vertex, Record)
+        _, arrays = super().values(vertex)
+        operands = _present(vertex)
+        xs = [a if isinstance(a, Overwritten) else x for a, x in zip(arrays, operands, strict=True)]
+        if vertex.overwritten is not None:
+            return Overwritten(vertex.y, vertex.op, vertex.overwritten), xs  # type: ignore[arg-type]
+        y = wrap(vertex.y)
+        y._record = vertex
+        return y, xs
+
+    def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
+        if self.anomaly:
+            _check_anomaly(vertex, cotangent._data)
+        for hook in tuple(vertex.hooks or ()):
+            replaced = hook(cotangent)
+            cotangent = cotangent if replaced is None else replaced
+        return cotangent
+
+
+def _present(record: Record) -> tuple[Any, ...]:
+    if record.operands is None:
+        raise AutodiffError(
+            "the tape of this computation was freed by an earlier backward(). To differentiate it twice, call "
+            "backward(retain_graph=True) the first time, or compute it again."
+        )
+    return record.operands
+
+
+def _check_anomaly(vertex: Vertex, cotangent: Any) -> None:
+    if np.isnan(cotangent).any():
+        name = vertex.op.name if vertex.op is not None else "a leaf"
+        where = getattr(vertex, "location", None)
+        raise AnomalyError(f"backward: the gradient arriving at the result of {name} has nan; computed at {where or '?'}.")
+
+
+def reachable(roots: Sequence[Vertex]) -> list[Vertex]:
+    """Every vertex the roots reach, operands before users. Iterative."""
+    seen: set[Vertex] = set(roots)
+    stack = list(roots)
+    while stack:
+        for source in stack.pop().sources:
+            if source is not None and source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return sorted(seen, key=lambda v: v.stamp)
+
+
+def sweep(
+    seeds: Sequence[tuple[Vertex, Tensor]], wanted: Collection[Vertex] | None, create_graph: bool
+) -> dict[Vertex, Any]:
+    """Cotangents of the wanted vertices (None: of all leaves): Tensors if create_graph, else arrays."""
+    order = reachable([v for v, _ in seeds])
+    active: set[Vertex] | None = None
+    if wanted is None:
+        wanted = [v for v in order if v.op is None]
+    else:
+        active = set(wanted)
+        for vertex in order:
+            if any(s in active for s in vertex.sources):
+                active.add(vertex)
+    cotangents: dict[Vertex, Any] = {}
+    for vertex, seed in seeds:
+        g = seed if create_graph else seed._data
+        cotangents[vertex] = g if vertex not in cotangents else cotangents[vertex] + g
+    targets = set(wanted)
+    if create_graph:
+        with enable_grad():
+            return pull(order, cotangents, _Tensors(_modes.anomaly), targets, active)
+    with dispatch.numbers(), np.errstate(all="ignore"):
+        return pull(order, cotangents, _Numbers(_modes.anomaly), targets, active)
+
+
+def release(roots: Sequence[Vertex]) -> None:
+    """Free what the records behind the roots remember."""
+    stack: list[Vertex] = list(roots)
+    while stack:
+        vertex = stack.pop()
+        if type(vertex) is Record and vertex.operands is not None:
+            vertex.operands = None
+            stack.extend(s for s in vertex.sources if s is not None)
+
+
+def _seed(tensor: Tensor, gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        return as_tensor(np.asarray(default_seed(tensor)))
+    if gradient.shape != tensor.shape:
+        raise ShapeError(f"backward(): the cotangent has shape {gradient.shape}, the result {tensor.shape}.")
+    return gradient
+
+
+def _accumulate(leaf: Tensor, g: Any, create_graph: bool, given: set[int]) -> None:
+    """leaf.grad += g. An array that others hold too is copied, so that writing to one grad never shows in another."""
+    if create_graph:
+        leaf._grad = g if leaf._grad is None else leaf._grad + g
+        return
+    array = np.asarray(g, dtype=leaf._data.dtype)
+    if leaf._grad is not None:
+        with no_grad():
+            leaf._grad.add_(wrap(array))
+        return
+    if array.base is not None or id(array) in given:
+        array = array.copy()
+    given.add(id(array))
+    leaf._grad = wrap(array)
+
+
+tape = Tape()
+activate(tape)
