@@ -39,6 +39,10 @@ class View:
             raise DeviceError(f"bytes {offset}..{offset + nbytes} of a view of {self.nbytes}")
         return View(self.memory, self.offset + offset, nbytes)
 
+    def part_from(self, offset: int) -> View:
+        """All of it from byte `offset` on."""
+        return self.part(offset, self.nbytes - offset)
+
 
 class Device(Protocol):
     """One GPU and one stream on it: what is asked for happens in that order."""

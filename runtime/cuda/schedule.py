@@ -34,6 +34,7 @@ from graphc.runtime.loop.ir import (
 )
 from graphc.runtime.loop.naive import FIRST, collapsed, fold_statements, identity, row_major
 from graphc.runtime.loop.nest import Fold, Nest, Stage
+from graphc.runtime.loop.schedule.collapse import collapse
 from graphc.types import bool_, int64
 
 from .access import Access, accesses
@@ -53,6 +54,8 @@ CYCLES_PER_SHUFFLE = 30.0
 
 def schedule(nest: Nest) -> Kernel:
     """`nest` as a kernel that the CUDA printer takes."""
+    if all(axis.extent for axes in (nest.outer, *(stage.axes for stage in nest.stages)) for axis in axes):
+        nest = collapse(nest)
     if _separable(nest):
         return _by_stage(nest)
     widths = [w for w in (1, *WIDTHS) if w > 1 or not nest.locals]
