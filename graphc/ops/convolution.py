@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from math import gcd, prod
+from math import gcd
 from typing import Any, TypeAlias
 
 from graphc.dispatch import apply, dtype_of_value, shape_of
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.expr import Axis, Compute, Read, affine, all_of, call
+from graphc.ops.correlation import correlate
 from graphc.ops.elementwise import add, astype
 from graphc.ops.movement import flip, permute_dims, reshape
 from graphc.ops.phases import phased
@@ -31,8 +32,6 @@ from graphc.types import Shape, TensorType, promote
 
 Ints: TypeAlias = tuple[int, ...]
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
-
-_CHUNK = 1 << 22  # bytes of unfolded windows worked on at a time: they stay in the cache between writing and product
 
 
 def stretched(extent: int, dilation: int) -> int:
@@ -105,7 +104,7 @@ def _eval(
     out = _out_extents(x.shape, w.shape, stride, padding, lhs_dilation, rhs_dilation)
     low = tuple(pair[0] for pair in padding)
     if all(left == 1 for left in lhs_dilation):
-        return _correlate(xp, x, w, low, stride, rhs_dilation, out, groups)
+        return correlate(xp, x, w, low, stride, rhs_dilation, out, groups)
     y = xp.zeros((x.shape[0], w.shape[0], *out), dtype=x.dtype)
     if not y.size or not x.size or not w.size:
         return y
@@ -114,7 +113,7 @@ def _eval(
     ]
     for choice in itertools.product(*phases):
         outputs, taps, lows, strides, dilations, extents = zip(*choice, strict=True)
-        part = _correlate(xp, x, w[(..., *taps)], lows, strides, dilations, extents, groups)
+        part = correlate(xp, x, w[(..., *taps)], lows, strides, dilations, extents, groups)
         y[(..., *outputs)] = part
     return y
 
@@ -131,73 +130,6 @@ def _phases(s: int, r: int, low: int, left: int, out: int, taps: int) -> list[tu
             extent = len(range(phase, out, period))
             found.append((outputs, slice(first, None, hop), -shift, s * period // left, r * hop // left, extent))
     return found
-
-
-def _correlate(xp: Any, x: Any, w: Any, low: Ints, stride: Ints, dilation: Ints, out: Ints, groups: int) -> Any:
-    """y[n, o, p] = sum over c, k of x[n, c, stride*p + dilation*k - low] * w[o, c, k], x being 0 outside."""
-    batch, kernel, channels = x.shape[0], w.shape[2:], w.shape[1]
-    per_group = w.shape[0] // groups
-    y = xp.zeros((batch, w.shape[0], *out), dtype=x.dtype)
-    if not y.size or not x.size or not w.size:
-        return y
-    windows = _windows(xp, x, low, stride, dilation, out, kernel, groups)
-    if channels == 1 and prod(kernel) <= prod(out):  # depthwise: there is nothing to sum but the taps
-        split = y.reshape(batch, groups, per_group, *out)
-        weights = w.reshape(groups, per_group, *kernel, *(1 for _ in out))
-        for tap in itertools.product(*map(range, kernel)):
-            split += windows[(..., *tap)] * weights[(slice(None), slice(None), *tap)]
-        return y
-    d = len(out)
-    outs, taps = tuple(range(3, 3 + d)), tuple(range(3 + d, 3 + 2 * d))
-    depth, places = channels * prod(kernel), prod(out)
-    chunk = max(1, _CHUNK // (groups * depth * places * x.dtype.itemsize)) if prod(kernel) > 1 else batch
-    matrix = w.reshape(groups, per_group, depth)
-    # Unfolding copies runs along the last axis: let it be the longer one of output and kernel.
-    by_output = out[-1] >= kernel[-1]
-    for start in range(0, batch, chunk):
-        part = windows[start : start + chunk]
-        n = part.shape[0]
-        if by_output:
-            columns = part.transpose(0, 1, 2, *taps, *outs).reshape(n, groups, depth, places)
-            product = xp.matmul(matrix, columns)
-        else:
-            rows = part.transpose(1, 0, *outs, 2, *taps).reshape(groups, n * places, depth)
-            product = xp.matmul(rows, matrix.transpose(0, 2, 1)).reshape(groups, n, places, per_group)
-            product = product.transpose(1, 0, 3, 2)
-        y[start : start + chunk] = product.reshape(n, w.shape[0], *out)
-    return y
-
-
-def _windows(xp: Any, x: Any, low: Ints, stride: Ints, dilation: Ints, out: Ints, kernel: Ints, groups: int) -> Any:
-    """A view (batch, groups, channels // groups, *out, *kernel) of x; x is copied only where it needs padding."""
-    inner, source, extents = [slice(None)] * 2, [slice(None)] * 2, []
-    padded = False
-    for n, lo, s, r, p, k in zip(x.shape[2:], low, stride, dilation, out, kernel, strict=True):
-        length = (p - 1) * s + (k - 1) * r + 1
-        begin, end = min(max(-lo, 0), n), min(max(length - lo, 0), n)
-        source.append(slice(begin, end))
-        inner.append(slice(begin + lo, end + lo) if end > begin else slice(0, 0))
-        extents.append(length)
-        padded |= end - begin < length
-    if padded:
-        buffer = xp.zeros((*x.shape[:2], *extents), dtype=x.dtype)
-        buffer[tuple(inner)] = x[tuple(source)]
-        x = buffer
-    else:
-        x = x[tuple(source)]
-    over_batch, over_channels, *over = x.strides
-    per_group = x.shape[1] // groups
-    return xp.lib.stride_tricks.as_strided(
-        x,
-        (x.shape[0], groups, per_group, *out, *kernel),
-        (
-            over_batch,
-            over_channels * per_group,
-            over_channels,
-            *(b * s for b, s in zip(over, stride, strict=True)),
-            *(b * r for b, r in zip(over, dilation, strict=True)),
-        ),
-    )
 
 
 def _body(

@@ -100,13 +100,11 @@ def _infer_gather(
 # ----------------------------------------------------------------------------------------------- eager
 
 
-def _taps(
-    x: Shape, window: Ints, stride: Ints, padding: Pairs, dilation: Ints
-) -> Iterator[tuple[int, _Slices, _Slices]]:
-    """For each offset in the window, in row-major order: its number, the outputs whose element at this offset
-    is not padding, and these elements of x."""
+def _taps(x: Shape, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Iterator[tuple[_Slices, _Slices]]:
+    """For each offset in the window, in row-major order: the outputs whose element at this offset is not padding,
+    and these elements of x."""
     out = _pooled(x, window, stride, padding, dilation)
-    for number, offset in enumerate(itertools.product(*map(range, window))):
+    for offset in itertools.product(*map(range, window)):
         outputs, elements = [slice(None)] * 2, [slice(None)] * 2
         for n, p, k, s, (low, _), d in zip(x[2:], out, offset, stride, padding, dilation, strict=True):
             shift = k * d - low
@@ -115,47 +113,49 @@ def _taps(
             begin = first * s + shift if count else 0
             outputs.append(slice(first, first + count))
             elements.append(slice(begin, begin + (count - 1) * s + 1 if count else begin, s))
-        yield number, tuple(outputs), tuple(elements)
+        yield tuple(outputs), tuple(elements)
 
 
 def _eval(xp: Any, x: Any, *, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:
     out = _pooled(x.shape, window, stride, padding, dilation)
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     y = xp.full((*x.shape[:2], *out), lowest, dtype=x.dtype)
-    for _, outputs, elements in _taps(x.shape, window, stride, padding, dilation):
+    for outputs, elements in _taps(x.shape, window, stride, padding, dilation):
         xp.maximum(y[outputs], x[elements], out=y[outputs])
     return y
 
 
-def _winners(xp: Any, x: Any, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:
-    """The number of the offset at which each window has its first maximum; -1 where all is padding."""
+def _first_maxima(
+    xp: Any, x: Any, window: Ints, stride: Ints, padding: Pairs, dilation: Ints
+) -> Iterator[tuple[_Slices, _Slices, Any]]:
+    """For each offset in the window: outputs, elements (see _taps) and which of them are their window's first
+    maximum."""
     best = _eval(xp, x, window=window, stride=stride, padding=padding, dilation=dilation)
+    searching = xp.ones(best.shape, dtype=bool)
     missing = best != best  # true for NaN alone
-    winner = xp.full(best.shape, -1, dtype=np.int32)
-    for number, outputs, elements in _taps(x.shape, window, stride, padding, dilation):
+    some_missing = bool(missing.any())
+    for outputs, elements in _taps(x.shape, window, stride, padding, dilation):
         element = x[elements]
         hit = element == best[outputs]
-        if x.dtype.kind == "f":
+        if some_missing:
             hit |= missing[outputs] & (element != element)
-        hit &= winner[outputs] < 0
-        winner[outputs][hit] = number
-    return winner
+        hit &= searching[outputs]
+        searching[outputs] ^= hit
+        yield outputs, elements, hit
 
 
 def _eval_scatter(xp: Any, g: Any, x: Any, *, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:
-    winner = _winners(xp, x, window, stride, padding, dilation)
     result = xp.zeros(x.shape, dtype=g.dtype)
     zero = g.dtype.type(0)
-    for number, outputs, elements in _taps(x.shape, window, stride, padding, dilation):
-        result[elements] += xp.where(winner[outputs] == number, g[outputs], zero)
+    for outputs, elements, hit in _first_maxima(xp, x, window, stride, padding, dilation):
+        result[elements] += xp.where(hit, g[outputs], zero)
     return result
 
 
 def _eval_gather(xp: Any, t: Any, x: Any, *, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:
-    winner = _winners(xp, x, window, stride, padding, dilation)
-    y = xp.zeros(winner.shape, dtype=t.dtype)
-    for number, outputs, elements in _taps(x.shape, window, stride, padding, dilation):
-        y[outputs] = xp.where(winner[outputs] == number, t[elements], y[outputs])
+    y = xp.zeros((*x.shape[:2], *_pooled(x.shape, window, stride, padding, dilation)), dtype=t.dtype)
+    for outputs, elements, hit in _first_maxima(xp, x, window, stride, padding, dilation):
+        y[outputs] = xp.where(hit, t[elements], y[outputs])
     return y
 
 
