@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.dispatch import apply, shape_of
 from graphc.errors import AxisError, DTypeError, IndexingError, ShapeError
-from graphc.ir.expr import Affine, Compute, Expr, Literal, Read, affine, axes_of, call
+from graphc.ir.expr import Affine, Compute, Expr, Index, Literal, Read, affine, axes_of, call
 from graphc.ops.movement import broadcast_to
 from graphc.primitive import Fact, Primitive, Value
 from graphc.types import Shape, TensorType, broadcast_shapes, int64, normalize_axis
@@ -211,7 +211,21 @@ def _scatter_along_eval(xp: Any, updates: Any, indices: Any, *, axis: int, size:
     return out
 
 
+def _one_hot_body(updates: TensorType, indices: TensorType, axis: int, size: int) -> Compute:
+    """One update a line (cross-entropy's gradient): as an operation on elements, so that others can be fused to it."""
+    axes = axes_of((*updates.shape[:axis], size, *updates.shape[axis + 1 :]))
+    line = tuple(affine(0 if i == axis else a) for i, a in enumerate(axes))
+    at, ok = _wrapped(Read(1, line, indices.dtype), size)
+    hit = call("eq", at, Index(affine(axes[axis])))
+    zero = Literal(0.0 if updates.dtype.kind == "f" else 0, updates.dtype)
+    value = call("select", hit, Read(0, line, updates.dtype), zero)
+    message = _out_of_bounds("scatter_add_along_axis", axis, size)
+    return Compute(axes, value, tuple(affine(a) for a in axes), check=ok, message=message)
+
+
 def _scatter_along_body(updates: TensorType, indices: TensorType, *, axis: int, size: int) -> Compute:
+    if updates.shape[axis] == 1:
+        return _one_hot_body(updates, indices, axis, size)
     everywhere = tuple(affine(a) for a in axes_of(updates.shape))
     index = Read(1, everywhere, indices.dtype)
     target: tuple[Affine | Expr, ...] = (*everywhere[:axis], index, *everywhere[axis + 1 :])
