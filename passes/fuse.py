@@ -1,0 +1,160 @@
+"""Fusion: every operation goes into a `fused` node, one kernel each. Which ones share a kernel is decided here.
+
+One walk from the outputs to the inputs. A node whose consumers all lie in one group joins it, if its element can be
+computed where it is read (groups.py says how): elementwise operations and movement nearly always, a reduction where
+it gives one number for each outer point of the group (the rows of a softmax), a contraction where the group is its
+epilogue. What other groups need as well is stored: as a further result of one of its consumers' groups where that
+keeps the kernels acyclic, else by a group of its own; unless computing it again costs less than reading it back.
+Costly functions, reductions and random numbers are computed once.
+
+Linear in the number of nodes, without recursion.
+
+A reshape that is no regrouping of factors stays a node of its own: the same memory under another shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graphc.errors import VerifyError
+from graphc.ir.graph import Graph
+from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node, make, parameter, topological
+
+from .access import Accesses
+from .groups import Admission, Group
+
+MAX_HOMES = 4  # kernels that may compute a cheap value again
+MAX_VIEW_HOMES = 64  # kernels that may read through the same view
+
+
+def fuse(graph: Graph) -> Graph:
+    """The same function with every operation inside of a `fused` node (or an aliasing reshape)."""
+    homes = group(graph)
+    return assemble(graph, homes)
+
+
+# ------------------------------------------------------------------------------------------- decide
+
+
+def group(graph: Graph) -> dict[Node, list[Group]]:
+    """For every operation the groups that compute it. The first has it among its outputs if it is stored."""
+    access = Accesses()
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    outputs = set(graph.outputs)
+    homes: dict[Node, list[Group]] = {}
+    for node in reversed(graph.nodes):
+        if node.op is INPUT or node.op is CONSTANT:
+            continue
+        if node.op.body is None:
+            raise VerifyError(f"{node!r} reached fusion: a pass must have expanded it. {node.origin}")
+        readers: dict[Group, list[Node]] = {}
+        for consumer in dict.fromkeys(graph.users[node]):
+            for home in homes[consumer]:
+                readers.setdefault(home, []).append(consumer)
+        if node not in outputs and join_all(node, readers, access, homes):
+            continue
+        stored = store_with_reader(node, readers, number[node])
+        if stored is None:
+            stored = Group.of(node, access)
+            own = access(node)
+            # The same memory, so its operand must be stored: nothing may join.
+            stored.closed |= own.view and own.computed_index and node not in outputs
+        homes[node] = [stored]
+        for home in readers:
+            if home is not stored:
+                home.newest_input = max(home.newest_input, number[node])
+    return homes
+
+
+def join_all(node: Node, readers: dict[Group, list[Node]], access: Accesses, homes: dict[Node, list[Group]]) -> bool:
+    """Compute `node` wherever it is read and store it nowhere, if that's worth while."""
+    if len(readers) > 1 and not worth_repeating(node, readers, access):
+        return False
+    admissions: list[tuple[Group, Admission]] = []
+    for home, consumers in readers.items():
+        admission = home.admit(node, consumers)
+        if admission is None:
+            return False
+        again = len(readers) > 1 and not access(node).view
+        admissions.append((home, replace(admission, repeated=admission.repeated + again)))
+    for home, admission in admissions:
+        home.join(node, admission, store=False)
+    homes[node] = list(readers)
+    return True
+
+
+def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:
+    """Whether computing a value in several kernels beats storing it: it's a view, or cheap and reads one array."""
+    own = access(node)
+    if own.view:
+        return len(readers) <= MAX_VIEW_HOMES
+    if own.kind != "map" or own.costly or own.compute.check is not None or len(readers) > MAX_HOMES:
+        return False
+    arrays = [x for x in node.inputs if x.type.size > 1]
+    repeats = max(home.repeated[c] for home, consumers in readers.items() for c in consumers)
+    return len(arrays) <= 1 and repeats < MAX_HOMES
+
+
+def store_with_reader(node: Node, readers: dict[Group, list[Node]], number: int) -> Group | None:
+    """The group among the readers' that stores `node` as one more result, if one can.
+
+    It may if all other results that it reads come before `node`, so that none of them can depend on it.
+    """
+    for home, consumers in readers.items():
+        if home.newest_input >= number:
+            continue
+        admission = home.admit(node, consumers)
+        if admission is not None and home.may_store(node, admission):
+            home.join(node, admission, store=True)
+            return home
+    return None
+
+
+# --------------------------------------------------------------------------------------------- build
+
+
+def assemble(graph: Graph, homes: dict[Node, list[Group]]) -> Graph:
+    """The graph of the groups. They are built in the order of their oldest result, which is topological."""
+    results: dict[Node, Node] = {n: n for n in graph.nodes if n.op is INPUT or n.op is CONSTANT}
+    oldest: dict[Group, Node] = {}
+    for node in graph.nodes:
+        for home in homes.get(node, ())[:1]:
+            if node in home.outputs:
+                oldest.setdefault(home, node)
+    for home in oldest:
+        build(home, results)
+    return Graph(graph.inputs, [results[n] for n in graph.outputs])
+
+
+def build(home: Group, results: dict[Node, Node]) -> None:
+    """The fused node of a group; its items are the results of the group's outputs."""
+    root = home.root
+    if home.closed and root.type.size and home.access(root).computed_index and home.access(root).view:
+        results[root] = make(root.op, (results[root.inputs[0]],), root.attrs, root.origin)
+        return
+    outputs = list(reversed(home.outputs))
+    operands: dict[Node, Node] = {}
+    made: dict[Node, Node] = {}
+    outside = {x for n in home.flat for x in n.inputs if x not in home.flat}
+    for node in topological(outputs, stop=outside):
+        if node in home.flat:
+            made[node] = make(node.op, [made[x] for x in node.inputs], node.attrs, node.origin)
+        elif node.op is CONSTANT and node.type.size == 1:
+            made[node] = node
+        else:
+            made[node] = operands[node] = parameter(len(operands), node.type)
+    inner = Graph(list(operands.values()), [made[n] for n in outputs])
+    fused = make(
+        FUSED,
+        [results[n] for n in operands],
+        {"graph": inner, "full": home.full, "outer": home.outer},
+        root.origin,
+    )
+    for index, node in enumerate(outputs):
+        results[node] = make(ITEM, (fused,), {"index": index}, node.origin)
+
+
+def fused_nodes(graph: Graph) -> Sequence[Node]:
+    """The kernels of a fused graph, in order."""
+    return [n for n in graph.nodes if n.op is FUSED]
