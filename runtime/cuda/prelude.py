@@ -88,9 +88,10 @@ GC_FUNCTION double gc_sign(double a) { return a > 0 ? 1.0 : a < 0 ? -1.0 : a == 
 GC_FUNCTION int gc_sign(int a) { return (a > 0) - (a < 0); }
 GC_FUNCTION gc_i64 gc_sign(gc_i64 a) { return (a > 0) - (a < 0); }
 
-// a to a non-negative integer power, wrapping; NumPy refuses negative ones, which give 0 here.
+// Wrapping; for a negative power what truncation of the exact result is: 0, 1 or -1.
 template <class T> GC_FUNCTION T gc_pow_integer(T a, T n) {
-  T result = n < 0 ? 0 : 1;
+  if (n < 0) return a == 1 || a == -1 ? (n % 2 ? a : 1) : 0;
+  T result = 1;
   for (; n > 0; n >>= 1) {
     if (n & 1) result = gc_mul(result, a);
     a = gc_mul(a, a);
@@ -122,7 +123,7 @@ GC_FUNCTION float gc_philox32(gc_i64 seed, gc_i64 draw, gc_i64 element) {
 GC_FUNCTION double gc_philox64(gc_i64 seed, gc_i64 draw, gc_i64 element) {
   gc_u32 word0, word1;
   gc_philox(seed, draw, element, word0, word1);
-  return (double)((((gc_u64)word1 << 32) | word0) >> 11) * 0x1p-53;
+  return (double)((gc_u64)(word0 >> 5) << 26 | word1 >> 6) * 0x1p-53;
 }
 
 // Folding the lanes of a group: all lanes bring a value, all get the same result, in one fixed order.
