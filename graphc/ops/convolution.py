@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from math import gcd
 from typing import Any, TypeAlias
 
-from graphc.dispatch import apply, dtype_of_value, shape_of
+from graphc.dispatch import apply, dtype_of_value, shape_of, type_of
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.expr import Axis, Compute, Read, affine, all_of, call
 from graphc.ops.correlation import correlate
@@ -101,7 +101,13 @@ def _eval(
     groups: int,
 ) -> Any:
     """A stretched x is never built: the outputs are computed phase by phase, each a plain correlation."""
-    out = _out_extents(x.shape, w.shape, stride, padding, lhs_dilation, rhs_dilation)
+    attrs: dict[str, Any] = {
+        "stride": stride,
+        "padding": padding,
+        "lhs_dilation": lhs_dilation,
+        "rhs_dilation": rhs_dilation,
+    }
+    out = _infer(type_of(x), type_of(w), **attrs, groups=groups).shape[2:]  # as_strided would not notice a misfit
     low = tuple(pair[0] for pair in padding)
     if all(left == 1 for left in lhs_dilation):
         return correlate(xp, x, w, low, stride, rhs_dilation, out, groups)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dispatch import apply, shape_of
+from graphc.dispatch import apply, shape_of, type_of
 from graphc.errors import AxisError, DTypeError, IndexingError, ShapeError
 from graphc.ir.expr import Affine, Compute, Expr, Index, Literal, Read, affine, axes_of, call
 from graphc.ops.movement import broadcast_to
@@ -72,6 +72,7 @@ def _take_type(x: TensorType, indices: TensorType, *, axis: int) -> TensorType:
 
 
 def _take_eval(xp: Any, x: Any, indices: Any, *, axis: int) -> Any:
+    _take_type(type_of(x), type_of(indices), axis=axis)
     _checked("take", indices, axis, x.shape[axis])
     return xp.take(x, indices, axis=axis)
 
@@ -112,6 +113,7 @@ def _scatter_type(updates: TensorType, indices: TensorType, *, axis: int, size: 
 
 def _scatter_eval(xp: Any, updates: Any, indices: Any, *, axis: int, size: int) -> Any:
     """Adds the updates in the order of their indices, those of equal index in the order they stand."""
+    _scatter_type(type_of(updates), type_of(indices), axis=axis, size=size)
     _checked("scatter_add", indices, axis, size)
     before, after = updates.shape[:axis], updates.shape[axis + indices.ndim :]
     rows = xp.moveaxis(updates.reshape(*before, indices.size, *after), axis, 0)
@@ -177,6 +179,7 @@ def _take_along_type(x: TensorType, indices: TensorType, *, axis: int) -> Tensor
 
 
 def _take_along_eval(xp: Any, x: Any, indices: Any, *, axis: int) -> Any:
+    _take_along_type(type_of(x), type_of(indices), axis=axis)
     _checked("take_along_axis", indices, axis, x.shape[axis])
     return xp.take_along_axis(x, indices, axis=axis)
 
@@ -199,6 +202,7 @@ def _scatter_along_type(updates: TensorType, indices: TensorType, *, axis: int, 
 
 
 def _scatter_along_eval(xp: Any, updates: Any, indices: Any, *, axis: int, size: int) -> Any:
+    _scatter_along_type(type_of(updates), type_of(indices), axis=axis, size=size)
     _checked("scatter_add_along_axis", indices, axis, size)
     out = xp.zeros((*updates.shape[:axis], size, *updates.shape[axis + 1 :]), dtype=updates.dtype)
     if not updates.size:

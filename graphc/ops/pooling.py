@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphc.dispatch import apply, dtype_of_value, shape_of
+from graphc.dispatch import apply, dtype_of_value, shape_of, type_of
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.expr import (
     Affine,
@@ -117,7 +117,7 @@ def _taps(x: Shape, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) 
 
 
 def _eval(xp: Any, x: Any, *, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:
-    out = _pooled(x.shape, window, stride, padding, dilation)
+    out = _infer(type_of(x), window=window, stride=stride, padding=padding, dilation=dilation).shape[2:]
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     y = xp.full((*x.shape[:2], *out), lowest, dtype=x.dtype)
     for outputs, elements in _taps(x.shape, window, stride, padding, dilation):
@@ -145,16 +145,18 @@ def _first_maxima(
 
 
 def _eval_scatter(xp: Any, g: Any, x: Any, *, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:
-    result = xp.zeros(x.shape, dtype=g.dtype)
+    attrs: dict[str, Any] = {"window": window, "stride": stride, "padding": padding, "dilation": dilation}
+    result = xp.zeros(_infer_scatter(type_of(g), type_of(x), **attrs).shape, dtype=g.dtype)
     zero = g.dtype.type(0)
-    for outputs, elements, hit in _first_maxima(xp, x, window, stride, padding, dilation):
+    for outputs, elements, hit in _first_maxima(xp, x, **attrs):
         result[elements] += xp.where(hit, g[outputs], zero)
     return result
 
 
 def _eval_gather(xp: Any, t: Any, x: Any, *, window: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:
-    y = xp.zeros((*x.shape[:2], *_pooled(x.shape, window, stride, padding, dilation)), dtype=t.dtype)
-    for outputs, elements, hit in _first_maxima(xp, x, window, stride, padding, dilation):
+    attrs: dict[str, Any] = {"window": window, "stride": stride, "padding": padding, "dilation": dilation}
+    y = xp.zeros(_infer_gather(type_of(t), type_of(x), **attrs).shape, dtype=t.dtype)
+    for outputs, elements, hit in _first_maxima(xp, x, **attrs):
         y[outputs] = xp.where(hit, t[elements], y[outputs])
     return y
 

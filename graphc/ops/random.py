@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphc.dispatch import apply, dtype_of_value, shape_of
+from graphc.dispatch import apply, dtype_of_value, shape_of, type_of
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.expr import Compute, Index, Read, affine, axes_of, call
 from graphc.ops.elementwise import add, astype, cos, floor, less, log1p, multiply, negative, sqrt
@@ -59,6 +59,7 @@ def _infer(state: TensorType, *, shape: Shape, dtype: DType) -> TensorType:
 
 
 def _eval(xp: Any, state: Any, *, shape: Shape, dtype: DType) -> Any:
+    _infer(type_of(state), shape=shape, dtype=dtype)
     seed, draw = (int(word) % 2**64 for word in state)
     key = (seed & _LOW, seed >> 32)
     size = math.prod(shape)
