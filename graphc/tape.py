@@ -23,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc import dispatch
-from graphc.autodiff import cotangent_of_operand, default_seed, pull
+from graphc.autodiff import cotangent_of_operand, default_seed, pull, push
 from graphc.errors import AnomalyError, AutodiffError, DeviceError, DTypeError, GraphcError, InplaceError, ShapeError, TraceError
 from graphc.ir.origin import user_location
 from graphc.ops import elementwise as ew
-from graphc.ops.marks import STOP_GRADIENT
+from graphc.ops.marks import LEAF, STOP_GRADIENT
 from graphc.ops.movement import broadcast_to
 from graphc.primitive import Fact, Primitive, Value
 from graphc.tensor import Hook, Interpreter, Operand, Tensor, activate, as_tensor, wrap
@@ -297,6 +297,54 @@ class Tape(Interpreter):
             raise ShapeError(f"grad: needs a tensor of shape {tensor.shape} or None, got {grad!r}.")
         tensor._grad = grad
 
+    # -------------------------------------------------------------------------- functional transforms
+
+    def variable(self, tensor: Tensor) -> Tensor:
+        with enable_grad():
+            if tensor._record is not None:
+                return self.evaluate(LEAF, (tensor,), {"serial": _tick()})
+            fresh = wrap(tensor._data)
+            fresh._record = Leaf(fresh)
+            return fresh
+
+    def pull(self, ys: Sequence[Tensor], seeds: Sequence[Tensor], variables: Sequence[Tensor]) -> list[Tensor]:
+        vertices = [v._record for v in variables]
+        pairs = [(y._record, s) for y, s in zip(ys, seeds, strict=True) if y._record is not None]
+        differentiable = _depends_on_others([v for v, _ in pairs], variables) or any(s.requires_grad for s in seeds)
+        found = sweep(pairs, [v for v in vertices if v is not None], create_graph=differentiable)
+        out = []
+        for vertex, x in zip(vertices, variables, strict=True):
+            g = found.get(vertex) if vertex is not None else None
+            if g is None:
+                out.append(wrap(np.zeros_like(x._data)))
+            else:
+                out.append(g if isinstance(g, Tensor) else wrap(np.array(g, dtype=x._data.dtype)))
+        return out
+
+    def push(self, ys: Sequence[Tensor], variables: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
+        roots = [y._record for y in ys if y._record is not None]
+        known: dict[Vertex, Any] = {x._record: t for x, t in zip(variables, tangents, strict=True) if x._record is not None}
+        differentiable = _depends_on_others(roots, variables) or any(t.requires_grad for t in tangents)
+        if differentiable:
+            with enable_grad():
+                moved = push(reachable(roots), known, _Tensors(_modes.anomaly))
+        else:
+            numbers = {v: t._data for v, t in known.items()}
+            with dispatch.numbers(), np.errstate(all="ignore"):
+                moved = push(reachable(roots), numbers, _Numbers(_modes.anomaly))
+        out = []
+        for y in ys:
+            t = moved.get(y._record) if y._record is not None else None
+            if t is None:
+                t = np.zeros_like(y._data)
+            out.append(t if isinstance(t, Tensor) else wrap(np.array(t, dtype=y._data.dtype)))
+        return out
+
+    def settled(self, y: Tensor, variables: Sequence[Tensor]) -> Tensor:
+        if y._record is None or _depends_on_others([y._record], variables):
+            return y
+        return wrap(y._data)
+
     def require_grad(self, tensor: Tensor, required: bool) -> None:
         if required == tensor.requires_grad:
             return
@@ -525,6 +573,14 @@ def sweep(
             return pull(order, cotangents, _Tensors(_modes.anomaly), targets, active)
     with dispatch.numbers(), np.errstate(all="ignore"):
         return pull(order, cotangents, _Numbers(_modes.anomaly), targets, active)
+
+
+def _depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> bool:
+    """Whether anything but the variables of this transform could be differentiated by, outside of it."""
+    if not _modes.recording:
+        return False
+    own = {id(v._record) for v in variables}
+    return any(type(v) is Leaf and id(v) not in own for v in reachable(roots))
 
 
 def release(roots: Sequence[Vertex]) -> None:

@@ -56,6 +56,22 @@ class Interpreter(abc.ABC):
     def backward(self, tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool) -> None: ...
 
     @abc.abstractmethod
+    def variable(self, tensor: Tensor) -> Tensor:
+        """The same value as a variable of its own, for a functional transform to differentiate by."""
+
+    @abc.abstractmethod
+    def pull(self, ys: Sequence[Tensor], seeds: Sequence[Tensor], variables: Sequence[Tensor]) -> list[Tensor]:
+        """Cotangents of the variables from those of ys; zeros where ys don't depend on one."""
+
+    @abc.abstractmethod
+    def push(self, ys: Sequence[Tensor], variables: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
+        """Tangents of ys from those of the variables."""
+
+    @abc.abstractmethod
+    def settled(self, y: Tensor, variables: Sequence[Tensor]) -> Tensor:
+        """y for those outside of the transform, whom its private variables don't concern."""
+
+    @abc.abstractmethod
     def require_grad(self, tensor: Tensor, required: bool) -> None: ...
 
     @abc.abstractmethod
@@ -149,6 +165,7 @@ class Tensor:
     __slots__ = ("__weakref__", "_data", "_grad", "_node", "_record", "_version", "_view")
     __array_priority__ = 1000  # ndarray + Tensor asks Tensor
     __array_ufunc__ = None
+    weak = False  # whether it promotes as a Python number does (a traced float argument)
 
     _data: npt.NDArray[Any]
     _node: Node | None  # while traced

@@ -304,6 +304,10 @@ def promoted(x: Value, y: Value, kinds: str = "fib") -> tuple[Value, Value]:
         dtype = promote_scalar(dtype_of_value(y), x)
     elif type(y) in SCALARS:
         dtype = promote_scalar(dtype_of_value(x), y)
+    elif getattr(x, "weak", False) and not getattr(y, "weak", False):
+        dtype = promote_scalar(dtype_of_value(y), 0.0)
+    elif getattr(y, "weak", False) and not getattr(x, "weak", False):
+        dtype = promote_scalar(dtype_of_value(x), 0.0)
     else:
         dtype = promote(dtype_of_value(x), dtype_of_value(y))
     if dtype.kind not in kinds:
