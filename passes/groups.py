@@ -188,11 +188,27 @@ class Group:
             return True
         if not self.by_rows() and len(admission.outer) == len(admission.full):
             return self.in_order(node, admission.flat)
-        if not self.enough(admission.full, admission.outer):
+        if not self.enough(admission.full, admission.outer) or self.rival_rows(node, admission):
             return False
         rows = math.prod(self.full[i] for i in admission.outer)
         in_row = admission.flat == self.row_flat(admission.outer) and node.type.size == rows
         return in_row or self.in_order(node, admission.flat)
+
+    def rival_rows(self, node: Node, admission: Admission) -> bool:
+        """Whether reductions a few steps behind `node` fold other dimensions than this group: a group of node's own
+        could hold them (softmax's gradient is one kernel of rows, whose column sums are another)."""
+        stack, steps = list(node.inputs), 0
+        while stack and steps < MAX_ROW_STEPS:
+            here, steps = stack.pop(), steps + 1
+            if here.op.body is None:
+                continue
+            own = self.access(here)
+            if own.regular is not None and own.regular[0] == admission.full == node.shape:
+                if own.regular[1] != admission.outer and self.enough(*own.regular):
+                    return True
+            elif own.kind == "map":
+                stack.extend(here.inputs)
+        return False
 
     def in_order(self, node: Node, flat: Affine | None) -> bool:
         """Whether the node runs over the whole loop, in row-major order."""

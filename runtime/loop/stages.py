@@ -364,18 +364,22 @@ def _affine_forms(targets: list[Target]) -> Iterator[Affine]:
 
 
 def inplace_pairs(nest: Nest) -> Iterator[tuple[str, str]]:
-    """(read, written) params that may be the same memory: all loads stand where the store is, or before it."""
-    stores: dict[str, list[tuple[int, Store | Accumulate]]] = {}
-    loads: dict[str, list[tuple[int, Load]]] = {}
+    """(read, written) params that may be the same memory: all loads stand where the store is, or before it.
+
+    A place is (stage, 0) for lets, checks and folds and (stage, k) for the k-th store.
+    """
+    stores: dict[str, list[tuple[tuple[int, int], Store | Accumulate]]] = {}
+    loads: dict[str, list[tuple[tuple[int, int], Load]]] = {}
     for number, stage in enumerate(nest.stages):
-        for store in stage.stores:
-            stores.setdefault(store.buffer.name, []).append((number, store))
-        values: list[Expr] = [let.value for let in stage.lets]
-        values += [fold.value for fold in stage.folds] + [check.condition for check in stage.checks]
-        values += [e for s in stage.stores for e in (s.value, *(d for d, _ in s.offset.dynamic))]
-        for expr in postorder(values):
-            if isinstance(expr, Load):
-                loads.setdefault(expr.buffer.name, []).append((number, expr))
+        values: list[tuple[int, Expr]] = [(0, let.value) for let in stage.lets]
+        values += [(0, fold.value) for fold in stage.folds] + [(0, check.condition) for check in stage.checks]
+        for k, store in enumerate(stage.stores, 1):
+            stores.setdefault(store.buffer.name, []).append(((number, k), store))
+            values += [(k, e) for e in (store.value, *(d for d, _ in store.offset.dynamic))]
+        for k, value in values:
+            for expr in postorder([value]):
+                if isinstance(expr, Load):
+                    loads.setdefault(expr.buffer.name, []).append(((number, k), expr))
     for written in nest.params:
         here = stores.get(written.name, [])
         if len(here) != 1 or not isinstance(here[0][1], Store):
@@ -384,5 +388,5 @@ def inplace_pairs(nest: Nest) -> Iterator[tuple[str, str]]:
         for read in nest.params:
             if read.name in stores or (read.size, read.dtype) != (written.size, written.dtype):
                 continue
-            if all(n <= place and load.offset == store.offset for n, load in loads.get(read.name, [])):
+            if all(at <= place and load.offset == store.offset for at, load in loads.get(read.name, [])):
                 yield read.name, written.name
