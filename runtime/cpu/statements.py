@@ -1,0 +1,487 @@
+"""Prints the statements of the loop IR as the body of one LLVM function.
+
+Register buffers become allocas that LLVM's SROA turns into registers: one for each vector that the kernel addresses.
+Where lanes of a vector loop are folded into one element, a vector of partial results is kept for as long as nothing
+else looks at the element, and its lanes are folded once at the end, halves onto halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from graphc.errors import CompileError
+from graphc.ir.expr import Affine, Axis, Call, Index, Literal
+from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, Check, Expr, For, If, Let, Load, Offset, Store, Var
+from graphc.types import DType, bool_, int32, int64
+
+from . import memory, scalars
+from .access import Slot, accesses, folds, slots, written
+from .emitter import Emitter, Value, lane_mask, lane_numbers, literal, type_of
+from .memory import ALIGNMENT, Address, Lanes, Memory, Term
+
+MAX_FRAME = 1 << 20  # bytes of scratch memory in one function's frame; threads have 8 MiB or more
+_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The number of an axis: `start`, a scalar, or in a vector loop start + lane. multiple: divides start."""
+
+    start: Value
+    multiple: int = 1
+    lane: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """A register buffer: an alloca for each slot. copies: lanes of the vector loop it was allocated in, else 1."""
+
+    dtype: DType
+    slots: dict[Slot, str]
+    copies: int
+
+
+@dataclass(slots=True)
+class Fold:
+    """Partial results, a vector each, of elements of one buffer. level: the scope around the loop they are for.
+
+    parts: where the element is -> (its alloca, the element, the number of lanes).
+    """
+
+    op: str
+    level: int
+    parts: dict[Slot | str, tuple[str, Slot | Address, int]] = field(default_factory=dict)
+
+
+class Statements:
+    """Prints blocks through `e`. storage: where buffers are; status: a pointer to the first failed Check's code.
+
+    spawn: prints the call of a parallel loop, where one may stand.
+    """
+
+    def __init__(self, e: Emitter, storage: dict[str, Memory | Registers], status: str) -> None:
+        self.e = e
+        self.storage = storage
+        self.status = status
+        self.spawn: Callable[[For], None] | None = None
+        self.axes: dict[str, Binding] = {}
+        self.variables: dict[str, Value] = {}
+        self.lanes = Lanes()
+        self.vector: For | None = None
+        self.folds: dict[str, Fold] = {}
+        self.frame = 0
+
+    # ------------------------------------------------------------------ statements
+
+    def block(self, block: Block) -> None:
+        for position, statement in enumerate(block):
+            match statement:
+                case For():
+                    self.loop(statement)
+                case Alloc(buffer):
+                    self.alloc(buffer, block[position + 1 :])
+                case Let(var, value):
+                    self.variables[var.name] = self.value(value)
+                case Store(buffer, offset, value, mask):
+                    self.store(buffer, offset, self.value(value), self.mask(mask))
+                case Accumulate():
+                    self.accumulate(statement)
+                case If(condition, body):
+                    self.branch(self.value(condition), body)
+                case Check(condition, code):
+                    self.check(self.value(condition), code)
+                case _:
+                    assert_never(statement)
+
+    def branch(self, condition: Value, body: Block) -> None:
+        if condition.lanes > 1:
+            raise CompileError("the condition of an If differs between lanes")
+        if condition.const is not None:
+            if condition.const:
+                self.block(body)
+            return
+        self.e.open_branch(condition.text, written(body))
+        self.block(body)
+        self.e.close_branch()
+
+    def check(self, condition: Value, code: int) -> None:
+        if condition.const is True:
+            return
+        wrong = scalars.invert(self.e, condition)
+        if wrong.lanes > 1 and not self.lanes.full:
+            wrong = self.e.op("and", wrong, lane_mask(self.lanes.live, self.lanes.count))
+        self.e.open_branch(self.e.any(wrong).text)
+        self.e.here(f"cmpxchg ptr {self.status}, i64 0, i64 {code} monotonic monotonic, align 8")
+        self.e.close_branch()
+
+    def alloc(self, buffer: Buffer, rest: Block) -> None:
+        copies, name = self.lanes.count, buffer.name
+        if buffer.space == "register":
+            if copies > 1:
+                wide = type_of(buffer.dtype, copies)
+                cells = {Slot(i, 1, 1): self.e.alloca(wide) for i in range(buffer.size)}
+                self.storage[name] = Registers(buffer.dtype, cells, copies)
+                return
+            fixed = {axis: b.start.const for axis, b in self.axes.items() if isinstance(b.start.const, int)}
+            planned = slots(buffer, rest, fixed)
+            if planned is not None:
+                cells = {slot: self.e.alloca(type_of(buffer.dtype, slot.lanes)) for slot in planned}
+                self.storage[name] = Registers(buffer.dtype, cells, 1)
+                return
+        size = buffer.size * copies
+        self.frame += size * buffer.dtype.itemsize
+        if self.frame > MAX_FRAME:
+            raise CompileError(f"{name} and the scratch memory before it need {self.frame} bytes; {MAX_FRAME} fit.")
+        pointer = self.e.alloca(memory.stored_type(buffer.dtype, 1), size, ALIGNMENT)
+        self.storage[name] = Memory(pointer, buffer.dtype, buffer.size, ALIGNMENT, (name,), copies)
+
+    # ------------------------------------------------------------------ loops
+
+    def loop(self, loop: For) -> None:
+        if loop.axis.extent == 0:
+            return
+        opened = self.open_folds(loop)
+        match loop.kind:
+            case "serial" if loop.axis.extent > 1:
+                start = self.e.open_loop(written(loop.body), "0", str(loop.axis.extent))
+                self.axes[loop.axis.name] = Binding(Value(start, int64, 1, self.e.level))
+                self.block(loop.body)
+                self.e.close_loop()
+            case "serial" | "unroll":
+                for i in range(loop.axis.extent):
+                    self.axes[loop.axis.name] = Binding(literal(i, int64))
+                    self.block(loop.body)
+            case "vector":
+                self.vector_loop(loop)
+            case "parallel":
+                if self.spawn is None or self.e.level:
+                    raise CompileError(f"parallel loop {loop.axis.name} isn't outermost")
+                self.spawn(loop)
+            case _:
+                assert_never(loop.kind)
+        for name in opened:
+            self.close_fold(self.folds.pop(name), name)
+
+    def vector_loop(self, loop: For) -> None:
+        if self.vector is not None:
+            raise CompileError(f"vector loop {loop.axis.name} stands in a vector loop; the CPU has one level of lanes")
+        width, extent = loop.width, loop.axis.extent
+        whole = extent - extent % width
+        self.vector = loop if width > 1 else None
+        if self.addresses_registers(loop):
+            for start in range(0, extent, width):
+                self.chunk(loop, Binding(literal(start, int64), lane=True), min(width, extent - start))
+        else:
+            if whole > width:
+                start_ = self.e.open_loop(written(loop.body), "0", str(whole), width)
+                self.chunk(loop, Binding(Value(start_, int64, 1, self.e.level), width, lane=True), width)
+                self.e.close_loop()
+            elif whole:
+                self.chunk(loop, Binding(literal(0, int64), lane=True), width)
+            if extent > whole:
+                self.chunk(loop, Binding(literal(whole, int64), lane=True), extent - whole)
+        self.vector = None
+
+    def chunk(self, loop: For, binding: Binding, live: int) -> None:
+        """`live` iterations of a vector loop, side by side."""
+        self.axes[loop.axis.name] = binding if loop.width > 1 else Binding(binding.start)
+        self.lanes = Lanes(loop.width, live)
+        self.block(loop.body)
+        self.lanes = Lanes()
+
+    def addresses_registers(self, loop: For) -> bool:
+        """Whether registers from outside of the loop are chosen by its axis, so that it must be written out."""
+        return any(
+            isinstance(self.storage.get(access.buffer.name), Registers)
+            and access.offset.affine.coefficient(loop.axis) != 0
+            for access in accesses(loop.body)
+        )
+
+    # ------------------------------------------------------------------ folds
+
+    def open_folds(self, loop: For) -> list[str]:
+        opened = []
+        for name, op in folds(loop, self.vector).items():
+            place = self.storage.get(name)
+            if place is not None and place.copies == 1 and name not in self.folds:
+                self.folds[name] = Fold(op, self.e.level)
+                opened.append(name)
+        return opened
+
+    def close_fold(self, fold: Fold, name: str) -> None:
+        place, lanes = self.storage[name], self.lanes
+        self.lanes = Lanes()
+        for cell, element, width in fold.parts.values():
+            wide = type_of(place.dtype, width)
+            partial = Value(self.e.here(f"load {wide}, ptr {cell}"), place.dtype, width, self.e.level)
+            folded = self.horizontal(fold.op, partial)
+            self.put(place, element, self.combine(fold.op, self.get(place, element, None), folded), None)
+        self.lanes = lanes
+
+    def horizontal(self, op: str, vector: Value) -> Value:
+        """All lanes folded into one number, in a fixed order."""
+        while vector.lanes > 2 and vector.lanes % 2 == 0:
+            half = vector.lanes // 2
+            low, high = self.e.shuffle(vector, [*range(half)]), self.e.shuffle(vector, [*range(half, 2 * half)])
+            vector = self.combine(op, low, high)
+        total = self.e.lane(vector, 0)
+        for lane in range(1, vector.lanes):
+            total = self.combine(op, total, self.e.lane(vector, lane))
+        return total
+
+    def partial(self, fold: Fold, place: Memory | Registers, element: Slot | Address) -> str:
+        """The alloca of an element's partial results, filled with the operation's identity before the loop."""
+        key = element if isinstance(element, Slot) else element.pointer
+        if key not in fold.parts:
+            width = self.lanes.count
+            wide, cell = type_of(place.dtype, width), self.e.alloca(type_of(place.dtype, width))
+            start = self.e.wide(identity(fold.op, place.dtype), width)
+            self.e.scopes[fold.level].lines.append(f"  store {wide} {start.text}, ptr {cell}")
+            fold.parts[key] = cell, element, width
+        return fold.parts[key][0]
+
+    # ------------------------------------------------------------------ accumulation
+
+    def accumulate(self, statement: Accumulate) -> None:
+        buffer, op = statement.buffer, statement.op
+        mask = self.mask(statement.mask)
+        if mask is not None and mask.const is False:
+            return
+        place, element = self.element(buffer, statement.offset)
+        shared = self.lanes.count > 1 and place.copies == 1
+        shared = shared and (element.lanes == 1 if isinstance(element, Slot) else element.shared)
+        if statement.atomic or (isinstance(element, Address) and element.index is not None):
+            self.accumulate_each(statement, place, element, mask)
+        elif shared and buffer.name in self.folds:
+            self.accumulate_partial(statement, place, element, mask)
+        elif shared:
+            value = self.e.wide(self.value(statement.value), self.lanes.count)
+            acting = memory.acting(self.e, mask, self.lanes)
+            if acting is not None:
+                value = self.e.select(acting, value, identity(op, buffer.dtype))
+            folded, lanes = self.horizontal(op, value), self.lanes
+            self.lanes = Lanes()
+            self.put(place, element, self.combine(op, self.get(place, element, None), folded), None)
+            self.lanes = lanes
+        else:
+            old = self.get(place, element, mask)
+            self.put(place, element, self.step(op, old, statement.value), mask)
+
+    def accumulate_partial(
+        self, statement: Accumulate, place: Memory | Registers, element: Slot | Address, mask: Value | None
+    ) -> None:
+        width = self.lanes.count
+        cell = self.partial(self.folds[statement.buffer.name], place, element)
+        old = Value(self.e.here(f"load {type_of(place.dtype, width)}, ptr {cell}"), place.dtype, width, self.e.level)
+        new = self.step(statement.op, old, statement.value)
+        acting = memory.acting(self.e, mask, self.lanes)
+        if acting is not None:
+            new = self.e.select(acting, new, old)
+        self.e.line(f"store {new.type} {new.text}, ptr {cell}")
+
+    def accumulate_each(
+        self, statement: Accumulate, place: Memory | Registers, element: Slot | Address, mask: Value | None
+    ) -> None:
+        """One lane after the other: they may hit the same element."""
+        if not isinstance(place, Memory) or not isinstance(element, Address):
+            raise CompileError(f"register {statement.buffer.name} can't be summed atomically")
+        value, lanes, dtype = self.value(statement.value), self.lanes, place.dtype
+        self.lanes = Lanes()
+        for lane, at in enumerate(memory.each_lane(self.e, place, element, lanes)):
+            acting = None if mask is None else self.e.lane(mask, lane)
+            if acting is not None:
+                self.e.open_branch(acting.text, frozenset((statement.buffer.name,)))
+            number = self.e.lane(value, lane)
+            if statement.atomic:
+                add = "fadd" if dtype.kind == "f" else "add"
+                target = f"ptr {at.pointer}, {number.type} {number.text} monotonic, align {dtype.itemsize}"
+                self.e.here(f"atomicrmw {add} {target}")
+                self.e.forget(place.overlapping)
+            else:
+                self.put(place, at, self.combine(statement.op, self.get(place, at, None), number), None)
+            if acting is not None:
+                self.e.close_branch()
+        self.lanes = lanes
+
+    def step(self, op: str, old: Value, expr: Expr) -> Value:
+        """op(old, expr); the sum of a product is one fused multiply-add, where the machine has it."""
+        match op, expr:
+            case "sum", Call("mul", (a, b), dtype) if dtype.kind == "f":
+                x, y = self.value(a), self.value(b)
+                if self.e.module.target.fma:
+                    return self.e.intrinsic("fma", x, y, old)
+                return self.e.op("fadd", self.e.op("fmul", x, y), old)
+        return self.combine(op, old, self.value(expr))
+
+    def combine(self, op: str, a: Value, b: Value) -> Value:
+        match op:
+            case "sum":
+                return self.e.op("fadd" if a.dtype.kind == "f" else "add" if a.dtype.kind == "i" else "or", a, b)
+            case "max":
+                return scalars.extreme(self.e, "maximum", a, b)
+            case "min":
+                return scalars.extreme(self.e, "minimum", a, b)
+            case _:
+                raise CompileError(f"no accumulation {op}")
+
+    # ------------------------------------------------------------------ memory
+
+    def element(self, buffer: Buffer, offset: Offset) -> tuple[Memory | Registers, Slot | Address]:
+        """Where buffer[offset] is, for each lane."""
+        place = self.storage[buffer.name]
+        const, terms, stride = self.affine(offset.affine)
+        if isinstance(place, Memory):
+            for expr, coefficient in offset.dynamic:
+                value = scalars.cast(self.e, self.value(expr), int64)
+                if isinstance(value.const, int):
+                    const += value.const * coefficient
+                else:
+                    terms.append(Term(value, coefficient))
+            return place, memory.address(self.e, place, const, terms, stride)
+        if terms or stride not in (0, 1) or offset.dynamic or (stride and place.copies > 1):
+            raise CompileError(f"register {buffer.name} is addressed by something else than unrolled and vector axes")
+        return place, Slot(const, self.lanes.live, self.lanes.count) if stride else Slot(const, 1, 1)
+
+    def affine(self, at: Affine) -> tuple[int, list[Term], int]:
+        """at = const + terms + stride * lane."""
+        const, stride, terms = at.const, 0, []
+        for axis, coefficient in at.terms:
+            binding = self.axes[axis.name]
+            if binding.lane:
+                stride += coefficient
+            if isinstance(binding.start.const, int):
+                const += coefficient * binding.start.const
+            else:
+                terms.append(Term(binding.start, coefficient, binding.multiple))
+        return const, terms, stride
+
+    def get(self, place: Memory | Registers, element: Slot | Address, mask: Value | None, other: float = 0) -> Value:
+        """The elements' values; `other` where the mask is false."""
+        if isinstance(element, Address):
+            assert isinstance(place, Memory)
+            return memory.load(self.e, place, element, mask, other, self.lanes)
+        assert isinstance(place, Registers)
+        lanes = max(element.lanes, place.copies)
+        name = self.e.here(f"load {type_of(place.dtype, lanes)}, ptr {place.slots[element]}")
+        found = Value(name, place.dtype, lanes, self.e.level)
+        return found if mask is None else self.e.select(mask, found, literal(other, place.dtype))
+
+    def put(self, place: Memory | Registers, element: Slot | Address, value: Value, mask: Value | None) -> None:
+        if isinstance(element, Address):
+            assert isinstance(place, Memory)
+            memory.store(self.e, place, element, value, mask, self.lanes)
+            return
+        assert isinstance(place, Registers)
+        lanes = max(element.lanes, place.copies)
+        if mask is not None:
+            if lanes == 1 and mask.lanes > 1:
+                raise CompileError("lanes store to one register under a mask")
+            value = self.e.select(mask, value, self.get(place, element, None))
+        text = self.e.lane(value, self.lanes.live - 1).text if lanes == 1 else self.e.operand(value, lanes)
+        self.e.line(f"store {type_of(place.dtype, lanes)} {text}, ptr {place.slots[element]}")
+
+    def store(self, buffer: Buffer, offset: Offset, value: Value, mask: Value | None) -> None:
+        if mask is not None and mask.const is False:
+            return
+        place, element = self.element(buffer, offset)
+        self.put(place, element, value, mask)
+
+    # ------------------------------------------------------------------ expressions
+
+    def mask(self, expr: Expr | None) -> Value | None:
+        """A condition; None where it always holds."""
+        if expr is None:
+            return None
+        value = self.value(expr)
+        return None if value.const is True else value
+
+    def value(self, expr: Expr) -> Value:
+        match expr:
+            case Literal(number, dtype):
+                return literal(number, dtype)
+            case Index(at):
+                return self.index(at, int64)
+            case Var(name):
+                return self.variables[name]
+            case Load(buffer, offset, mask, other):
+                acting = self.mask(mask)
+                if acting is not None and acting.const is False:
+                    return literal(other, buffer.dtype)
+                place, element = self.element(buffer, offset)
+                return self.get(place, element, acting, other)
+            case Call(op, (a, b), dtype) if op in _COMPARISONS and self.narrow(a) and self.narrow(b):
+                return scalars.compare(self.e, op, self.narrowed(a), self.narrowed(b))
+            case Call("cast", (Index() as a,), dtype) if self.narrow(a) and dtype not in (int64, bool_):
+                return scalars.cast(self.e, self.narrowed(a), dtype)
+            case Call(op, args, dtype):
+                return scalars.apply(self.e, op, [self.value(a) for a in args], dtype)
+            case _:
+                assert_never(expr)
+
+    def index(self, at: Affine, dtype: DType) -> Value:
+        """The number that an affine index has. Lanes of int32 are half as wide as those of int64."""
+        const, terms, stride = self.affine(at)
+        total: Value | None = None
+        for term in sorted(terms, key=lambda t: t.value.level):
+            step = term.value
+            if term.factor != 1:
+                step = self.e.op("mul nsw", step, literal(term.factor, int64))
+            total = step if total is None else self.e.op("add nsw", total, step)
+        if total is None:
+            total = literal(const, dtype)
+        else:
+            if const:
+                total = self.e.op("add nsw", total, literal(const, int64))
+            total = scalars.cast(self.e, total, dtype)
+        if not stride:
+            return total
+        count = self.lanes.count
+        steps = Value(lane_numbers(stride, count, 8 * dtype.itemsize), dtype, count)
+        return self.e.op("add", steps, total)
+
+    def narrow(self, expr: Expr) -> bool:
+        """Whether an int64 index or literal, and each lane's distance from the first, fits in int32."""
+        match expr:
+            case Literal(value, dtype):
+                return dtype is int64 and -(2**31) <= value < 2**31
+            case Index(at):
+                low, high = at.bounds()
+                reach = sum(abs(c) for axis, c in at.terms if self.axes[axis.name].lane) * self.lanes.count
+                return low >= -(2**31) and high < 2**31 and reach < 2**31
+        return False
+
+    def narrowed(self, expr: Expr) -> Value:
+        match expr:
+            case Literal(value):
+                return literal(value, int32)
+            case Index(at):
+                return self.index(at, int32)
+        raise CompileError(f"{expr} has no int32 form")
+
+
+def identity(op: str, dtype: DType) -> Value:
+    """What folding starts from: op(identity, x) = x, for -0 too."""
+    if op == "sum":
+        return literal(-0.0 if dtype.kind == "f" else 0, dtype)
+    largest = op == "min"
+    match dtype.kind:
+        case "f":
+            return literal(float("inf") if largest else float("-inf"), dtype)
+        case "b":
+            return literal(largest, dtype)
+        case _:
+            bits = 8 * dtype.itemsize - 1
+            return literal(2**bits - 1 if largest else -(2**bits), dtype)
+
+
+def bind_row_major(statements: Statements, axes: list[Axis], flat: Value) -> None:
+    """Bind `axes` to the digits of a row-major number."""
+    e, inner = statements.e, 1
+    for position, axis in reversed(list(enumerate(axes))):
+        digit = flat if inner == 1 else e.op("udiv", flat, literal(inner, int64))
+        if position:
+            digit = e.op("urem", digit, literal(axis.extent, int64))
+        statements.axes[axis.name] = Binding(digit)
+        inner *= axis.extent
