@@ -25,6 +25,7 @@ from graphc.nn.layers import (
 )
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
+from graphc.nn.saving import load, save
 
 __all__ = [
     "GELU",
@@ -53,4 +54,6 @@ __all__ = [
     "Tanh",
     "functional",
     "init",
+    "load",
+    "save",
 ]

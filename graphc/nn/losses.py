@@ -42,7 +42,7 @@ def cross_entropy(
     if dtype_of_value(target).kind == "f":
         if shape_of(target) != shape_of(logits):
             raise ShapeError(
-                f"cross_entropy: target probabilities {shape_of(target)} must have the logits' shape, {shape_of(logits)}"
+                f"cross_entropy: probabilities {shape_of(target)} must have the logits' shape, {shape_of(logits)}."
             )
         if label_smoothing:
             target = add(multiply(target, 1 - label_smoothing), label_smoothing / classes)

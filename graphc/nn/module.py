@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Self, TypeVar
 
-from graphc.errors import StateError
-from graphc.nn.parameter import Parameter, clear_grad
+from graphc.errors import DTypeError, StateError
+from graphc.nn.parameter import Parameter, clear_grad, convert_
 from graphc.tape import no_grad
 from graphc.tensor import Tensor, as_tensor
+from graphc.types import dtype_of
 
 StateDict = dict[str, Tensor]
 T = TypeVar("T", bound=Tensor)
@@ -209,6 +210,19 @@ class Module:
     def eval(self) -> Self:
         """train(False)."""
         return self.train(False)
+
+    def to(self, dtype: Any) -> Self:
+        """Convert the floating parameters, their gradients and the floating buffers to a floating dtype. Returns self.
+
+        The parameters stay the same objects. Raises DTypeError for an integer or boolean dtype.
+        """
+        target = dtype_of(dtype)
+        if target.kind != "f":
+            raise DTypeError(f"to: a module's parameters are float32 or float64, not {target.name}.")
+        for value in chain(self.parameters(), self.buffers()):
+            if value.dtype.kind == "f" and value.dtype is not target:
+                convert_(value, target)
+        return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Set whether the tape records the parameters. Returns self."""

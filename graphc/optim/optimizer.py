@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Protocol
 
-import numpy as np
-
+from graphc.creation import zeros, zeros_like
 from graphc.errors import ArgumentError, StateError
 from graphc.nn.parameter import clear_grad
 from graphc.ops.elementwise import astype
 from graphc.primitive import Value
 from graphc.tape import enable_grad, no_grad
 from graphc.tensor import Tensor, as_tensor
+from graphc.types import float64
 
 
 class ParamGroup(dict[str, Any]):
@@ -30,6 +30,9 @@ class ParamGroup(dict[str, Any]):
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
 
 
 class Reader(Protocol):
@@ -90,12 +93,12 @@ def weak(number: Value, p: Tensor) -> Value:
 
 def buffer(p: Tensor, state: Mapping[str, Tensor]) -> Tensor:
     """A slot of zeros of p's shape, dtype and device."""
-    return Tensor(np.zeros(p.shape, p.dtype.numpy))
+    return zeros_like(p)
 
 
 def counter(p: Tensor, state: Mapping[str, Tensor]) -> Tensor:
     """A slot that counts steps: float64[], exact to 2**53."""
-    return Tensor(np.zeros((), np.float64))
+    return zeros((), dtype=float64)
 
 
 class Optimizer:
