@@ -1,0 +1,182 @@
+"""What executing a nest costs, in cycles, counted from its accesses and arithmetic. Rough: it ranks choices.
+
+The figures are throughputs of recent x86 cores with the data in the first-level cache: two loads, two
+multiply-adds and one store of a full vector each cycle; lanes that aren't adjacent are moved one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from graphc.ir.expr import Affine, Axis, Call, Index
+from graphc.runtime.cpu.target import Target
+from graphc.runtime.loop.ir import Accumulate, Buffer, Expr, Load, Var
+from graphc.runtime.loop.nest import Nest, Stage
+from graphc.types import DType, float32
+
+from .rewrite import expressions, parts
+
+SIMPLE = 0.5
+ARITHMETIC: dict[str, float] = {
+    "div": 4, "sqrt": 5, "rsqrt": 8, "exp": 10, "expm1": 14, "log": 12, "log1p": 16, "tanh": 16, "erf": 20,
+    "sin": 16, "cos": 16, "pow": 40, "floordiv": 8, "mod": 8, "philox32": 60, "philox64": 70,
+}  # fmt: skip
+CONTIGUOUS_LOAD, BROADCAST_LOAD, CONTIGUOUS_STORE = 0.5, 0.25, 1.0
+LANE_LOAD, LANE_STORE = 1.2, 1.5  # for each lane of a gather or scatter
+MASK = 0.5
+FOLD_LANES = 8.0  # folding the lanes of one register into a number
+SERIAL_SCATTER = 4.0  # an accumulation through memory waits for the one before
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One load or store. varies: names of axes that its data-dependent offset or mask depends on."""
+
+    buffer: Buffer
+    at: Affine
+    varies: frozenset[str]
+    masked: frozenset[str]
+    store: bool
+
+    def depends(self, axis: Axis) -> bool:
+        return bool(self.at.coefficient(axis)) or axis.name in self.varies
+
+    def cost(self, lanes: Axis | None, width: int) -> float:
+        if lanes is None:
+            return CONTIGUOUS_STORE if self.store else CONTIGUOUS_LOAD
+        mask = MASK if lanes.name in self.masked else 0.0
+        stride = self.at.coefficient(lanes)
+        if lanes.name in self.varies or stride not in (0, 1):
+            return mask + width * (LANE_STORE if self.store else LANE_LOAD)
+        if stride == 1:
+            return mask + (CONTIGUOUS_STORE if self.store else CONTIGUOUS_LOAD)
+        return mask + (CONTIGUOUS_STORE if self.store else BROADCAST_LOAD)
+
+
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """loads of folds' values stand in `fold_loads` too: they are what a register tile can use again."""
+
+    stage: Stage
+    accesses: tuple[Access, ...]
+    fold_loads: tuple[Access, ...]
+    arithmetic: float
+
+    def points(self) -> int:
+        return prod(axis.extent for axis in self.stage.axes)
+
+    def unit(self, lanes: Axis | None, width: int) -> float:
+        """Cycles for one iteration: of `width` lanes along `lanes`, or a single point."""
+        scatter = SERIAL_SCATTER * sum(isinstance(s, Accumulate) for s in self.stage.stores)
+        moved = sum(access.cost(lanes, width) for access in self.accesses)
+        return moved + self.arithmetic + scatter + SIMPLE * len(self.stage.folds)
+
+    def cost(self, outer: Iterable[Axis], lanes: Axis | None, width: int) -> float:
+        """Cycles for all points, vectorised along `lanes` (one of outer or of the stage's axes)."""
+        points = prod(axis.extent for axis in outer) * self.points()
+        if lanes is None:
+            return points * self.unit(None, 1)
+        return points / lanes.extent * -(-lanes.extent // width) * self.unit(lanes, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    nest: Nest
+    stages: tuple[StageFacts, ...]
+    width: int
+
+    def cost(self, lanes: Axis | None) -> float:
+        """Cycles with all stages vectorised along the outer axis `lanes`; None: each along its own best axis."""
+        if lanes is not None:
+            return sum(stage.cost(self.nest.outer, lanes, self.width) for stage in self.stages)
+        rows = prod(axis.extent for axis in self.nest.outer)
+        total = 0.0
+        for stage in self.stages:
+            own = self.stage_lanes(stage)
+            total += stage.cost(self.nest.outer, own, self.width)
+            if own is not None:
+                total += rows * len(stage.stage.folds) * FOLD_LANES
+        return total
+
+    def stage_lanes(self, facts: StageFacts) -> Axis | None:
+        """The best axis of a stage to vectorise, if any is better than none and allowed."""
+        best, least = None, facts.cost((), None, 1)
+        if any(fold.reducer in ("argmax", "argmin") for fold in facts.stage.folds):
+            return None  # the first of equals is known only in order
+        for axis in facts.stage.axes:
+            cost = facts.cost((), axis, self.width)
+            if cost < least and not _hits_twice(facts.stage, axis):
+                best, least = axis, cost
+        return best
+
+
+def _hits_twice(stage: Stage, axis: Axis) -> bool:
+    """Whether lanes along a stage axis might accumulate to one element."""
+    return any(
+        isinstance(store, Accumulate) and (store.offset.dynamic or not store.offset.affine.coefficient(axis))
+        for store in stage.stores
+    )
+
+
+def analyse(nest: Nest, target: Target) -> Facts:
+    """The facts of a collapsed nest."""
+    depends: dict[str, frozenset[str]] = {}
+    return Facts(nest, tuple(_stage(stage, depends) for stage in nest.stages), lane_count(nest, target))
+
+
+def lane_count(nest: Nest, target: Target) -> int:
+    """Lanes for the nest's vector loops: those of the widest float that it works with, or else the widest number.
+
+    A narrower count for the integers that accompany floats (indices, labels) would waste float lanes; LLVM splits
+    what is wider than a register.
+    """
+    floats: list[DType] = []
+    others: list[DType] = []
+    for stage in nest.stages:
+        for expr in (*expressions(stage), *(Load(s.buffer, s.offset) for s in stage.stores)):
+            for part in parts(expr):
+                if isinstance(part, Load | Call | Var):
+                    (floats if part.dtype.kind == "f" else others).append(part.dtype)
+    found = floats or [d for d in others if d.kind == "i"] or [float32]
+    return target.lanes(max(found, key=lambda d: d.itemsize))
+
+
+def dependence(expr: Expr, depends: dict[str, frozenset[str]]) -> frozenset[str]:
+    """Names of the axes that the value of an expression depends on."""
+    names: set[str] = set()
+    for part in parts(expr):
+        match part:
+            case Var(name):
+                names |= depends.get(name, frozenset())
+            case Index(at):
+                names.update(axis.name for axis, _ in at.terms)
+            case Load(offset=offset):
+                names.update(axis.name for axis, _ in offset.affine.terms)
+    return frozenset(names)
+
+
+def _stage(stage: Stage, depends: dict[str, frozenset[str]]) -> StageFacts:
+    for let in stage.lets:
+        depends[let.var.name] = dependence(let.value, depends)
+    accesses: dict[Access, None] = {}
+    arithmetic = 0.0
+    for expr in expressions(stage):
+        arithmetic += sum(ARITHMETIC.get(p.op, SIMPLE) for p in parts(expr) if isinstance(p, Call))
+        accesses.update((_load(p, depends), None) for p in parts(expr) if isinstance(p, Load))
+    for store in stage.stores:
+        varies = frozenset().union(*(dependence(index, depends) for index, _ in store.offset.dynamic))
+        masked = frozenset() if store.mask is None else dependence(store.mask, depends)
+        accesses[Access(store.buffer, store.offset.affine, varies, masked, True)] = None
+    fold_loads: dict[Access, None] = {}
+    for fold in stage.folds:
+        depends[fold.var.name] = dependence(fold.value, depends) - {axis.name for axis in stage.axes}
+        fold_loads.update((_load(p, depends), None) for p in parts(fold.value) if isinstance(p, Load))
+    return StageFacts(stage, tuple(accesses), tuple(fold_loads), arithmetic)
+
+
+def _load(load: Load, depends: dict[str, frozenset[str]]) -> Access:
+    varies = frozenset().union(*(dependence(index, depends) for index, _ in load.offset.dynamic))
+    masked = frozenset() if load.mask is None else dependence(load.mask, depends)
+    return Access(load.buffer, load.offset.affine, varies, masked, False)

@@ -1,0 +1,182 @@
+"""Nest and Plan -> Kernel: loops over blocks, and in each block the stages, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from graphc.ir.expr import Affine, Axis, Call, Index, Literal
+from graphc.runtime.loop.ir import Alloc, Block, Buffer, Expr, For, If, Kernel, Load, Offset, Store
+from graphc.runtime.loop.nest import Nest, Stage
+from graphc.types import bool_, int64
+
+from .choose import Plan
+from .folds import emit_stage
+from .rewrite import Rewriter, expressions, variables
+from .tile import Tile, loops, scope
+
+
+def emit(nest: Nest, plan: Plan) -> Kernel:
+    """The kernel of a collapsed nest."""
+    body = _Emitter(nest, plan, _carried(nest)).blocks(plan.order, Rewriter(), (), None, outermost=True)
+    return Kernel(nest.name, nest.params, body, nest.inplace)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """`count` blocks of `size` points of an axis, from point `start` on."""
+
+    count: int
+    size: int
+    start: int
+
+
+def regions(extent: int, size: int, unit: int = 1) -> list[Region]:
+    """`extent` points in blocks of at most `size`, as equal as whole units allow (the last block may end early)."""
+    units = -(-extent // unit)
+    count = -(-units // max(1, size // unit))
+    base, more = divmod(units, count)
+    sizes = [(base + 1) * unit] * more + [base * unit] * (count - more)
+    sizes[-1] -= units * unit - extent
+    found, start = [], 0
+    for length, run in groupby(sizes):
+        number = len(list(run))
+        found.append(Region(number, length, start))
+        start += number * length
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Emitter:
+    """carried: names of variables that later stages need, of one number for each point of a tile."""
+
+    nest: Nest
+    plan: Plan
+    carried: frozenset[str]
+
+    def blocks(
+        self,
+        order: tuple[Axis, ...],
+        rewriter: Rewriter,
+        rows: tuple[Axis, ...],
+        lanes: Axis | None,
+        *,
+        outermost: bool = False,
+    ) -> Block:
+        """The loops over the blocks of the axes in `order`; rows and lanes: the tile's axes so far."""
+        if not order:
+            return self.tile(rewriter, rows, lanes)
+        axis, rest = order[0], order[1:]
+        is_lanes = axis == self.plan.lanes
+        parts = regions(axis.extent, self.plan.tile(axis), self.plan.width if is_lanes else 1)
+        number = Axis(f"{axis.name}_block", sum(part.count for part in parts))
+        parallel = outermost and self.plan.grain > 0 and number.extent > 1
+        body: Block = ()
+        done = 0
+        for part in parts:
+            which = number if parallel else Axis(number.name, part.count)
+            at = Affine((), part.start - (done * part.size if parallel else 0))
+            if parallel or part.count > 1:
+                at += which * part.size
+            inner_rows, inner_lanes = rows, lanes
+            if is_lanes:
+                inner_lanes = Axis(f"{axis.name}_lane", part.size)
+                at += inner_lanes
+            elif part.size > 1:
+                inner_rows = (*rows, Axis(f"{axis.name}_row", part.size))
+                at += inner_rows[-1]
+            block = self.blocks(rest, rewriter.with_axes({axis.name: at}), inner_rows, inner_lanes)
+            if parallel:
+                block = _between(number, done, done + part.count, block)
+            elif part.count > 1:
+                block = (For(which, "serial", block),)
+            elif len(parts) > 1:
+                block = scope(which, block)
+            done += part.count
+            body += block
+        return (For(number, "parallel", body, self.plan.grain),) if parallel else body
+
+    def tile(self, rewriter: Rewriter, rows: tuple[Axis, ...], lanes: Axis | None) -> Block:
+        """All stages for one tile of outer points."""
+        tile = Tile(self.ordered(rows, rewriter), lanes, self.plan.width)
+        body: Block = ()
+        buffers = {}
+        for local in self.nest.locals:
+            own = Buffer(local.name, local.dtype, local.size * tile.size, "scratch")
+            body += (Alloc(own),)
+            buffers[local.name] = (own, tile.size, tile.offset())
+        rewriter = replace(rewriter, buffers=buffers)
+        for stages in _groups(self.nest):
+            if stages[0].axes:
+                own_lanes = self.plan.stage_lanes[self.nest.stages.index(stages[0])]
+                done, found = emit_stage(stages[0], own_lanes, self.plan.block, rewriter, tile)
+            else:
+                done, found = self.points(stages, rewriter, tile)
+            body += done
+            rewriter = replace(rewriter, variables={**rewriter.variables, **found})
+        return body
+
+    def points(self, stages: tuple[Stage, ...], rewriter: Rewriter, tile: Tile) -> tuple[Block, dict[str, Expr]]:
+        """Stages without axes, for each point of the tile; and where later stages find the carried variables."""
+        body: Block = ()
+        before: Block = ()
+        found: dict[str, Expr] = {}
+        for stage in stages:
+            for let in stage.lets:
+                body += (rewriter.let(let),)
+                if let.var.name in self.carried and tile.axes:
+                    kept = tile.buffer(f"{let.var.name}_kept", let.var.dtype)
+                    before += (Alloc(kept),)
+                    body += (Store(kept, Offset(tile.offset()), let.var),)
+                    found[let.var.name] = Load(kept, Offset(tile.offset()))
+            body += tuple(rewriter.check(check) for check in stage.checks)
+            body += tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None)
+        if tile.lanes is not None or not tile.rows:
+            return before + tile.over(body), found
+        # Rows whose numbers lie in memory: the last row axis fills lanes if its points are neighbours there.
+        stores = [s for stage in stages for s in stage.stores]
+        last = tile.rows[-1]
+        steps = {rewriter.affine(s.offset.affine).coefficient(last) for s in stores}
+        if steps == {1} and all(isinstance(s, Store) for s in stores):
+            return before + loops(tile.rows[:-1], (For(last, "vector", body, tile.width),), "serial"), found
+        return before + loops(tile.rows, body, "serial"), found
+
+    def ordered(self, rows: tuple[Axis, ...], rewriter: Rewriter) -> tuple[Axis, ...]:
+        """Row axes with the one last that steps through the results in the smallest strides."""
+        stores = [rewriter.affine(s.offset.affine) for stage in self.nest.stages for s in stage.stores]
+        return tuple(sorted(rows, key=lambda axis: -sum(abs(at.coefficient(axis)) for at in stores)))
+
+
+def _between(axis: Axis, low: int, high: int, body: Block) -> Block:
+    """`body` where low <= axis < high."""
+    conditions: list[Expr] = []
+    if low > 0:
+        conditions.append(Call("ge", (Index(Affine() + axis), Literal(low, int64)), bool_))
+    if high < axis.extent:
+        conditions.append(Call("lt", (Index(Affine() + axis), Literal(high, int64)), bool_))
+    for condition in conditions:
+        body = (If(condition, body),)
+    return body
+
+
+def _groups(nest: Nest) -> Iterator[tuple[Stage, ...]]:
+    """The stages, with runs of those without axes together."""
+    for has_axes, run in groupby(nest.stages, key=lambda stage: bool(stage.axes)):
+        stages = tuple(run)
+        if has_axes:
+            yield from ((stage,) for stage in stages)
+        else:
+            yield stages
+
+
+def _carried(nest: Nest) -> frozenset[str]:
+    """Variables bound in one group of stages and used in a later one."""
+    carried: set[str] = set()
+    bound: set[str] = set()
+    for stages in _groups(nest):
+        used = {name for stage in stages for expr in expressions(stage) for name in variables(expr)}
+        carried |= bound & used
+        bound |= {fold.var.name for stage in stages for fold in stage.folds}
+        bound |= {let.var.name for stage in stages if not stage.axes for let in stage.lets}
+    return frozenset(carried)

@@ -1,0 +1,369 @@
+"""A stage with axes, for a tile of outer points: accumulators in registers, loops over the stage's axes, lanes folded.
+
+Where a fold has rows that share operands (a contraction), each operand is loaded once and used by all rows: what
+differs from lane to lane is staged in registers, what doesn't is a broadcast number, and the inner statements are
+multiply-adds on registers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+from math import prod
+
+from graphc.ir.expr import Affine, Axis, Call, Index, Literal
+from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, Expr, For, If, Kind, Let, Load, Offset, Store, Var
+from graphc.runtime.loop.naive import fold_statements, identity
+from graphc.runtime.loop.nest import Fold, Stage
+from graphc.types import Scalar
+
+from .rewrite import FALSE, TRUE, Rewriter, affines, conjunction, conjuncts, parts
+from .tile import Tile, loops, scope
+
+FIRST = Offset(Affine())
+ROWS_FOLDED_INLINE = 4  # more rows are folded in a loop over memory, which keeps the code small
+
+
+def emit_stage(
+    stage: Stage, own: Axis | None, block: int, rewriter: Rewriter, tile: Tile
+) -> tuple[Block, dict[str, Expr]]:
+    """The statements, and where later stages find the folds' results.
+
+    own: the stage's axis that fills lanes, if no outer one does; `block` of its points are taken side by side.
+    """
+    emitter = _Stage(stage, own, block, rewriter, tile)
+    return emitter.emit()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    stage: Stage
+    own: Axis | None
+    block: int
+    rewriter: Rewriter
+    tile: Tile
+
+    def emit(self) -> tuple[Block, dict[str, Expr]]:
+        width, rows = self.tile.width, self.tile.rows
+        if self.own is None:
+            inner = self.tile
+        elif self.stage.folds:
+            chunks = -(-self.own.extent // width)
+            inner = Tile(rows, Axis(f"{self.own.name}_lane", min(self.block, chunks * width)), width)
+        else:
+            inner = Tile(rows, Axis(f"{self.own.name}_lane", self.own.extent), width)
+        accumulators = [_Accumulator(fold, inner, self.tile) for fold in self.stage.folds]
+        before = tuple(statement for a in accumulators for statement in a.start(self.stage.axes))
+        body = self.loop(self.order(), self.rewriter, inner, self.hoistable(inner), accumulators)
+        found: dict[str, Expr] = {}
+        after: Block = ()
+        for accumulator in accumulators:
+            statements, result = accumulator.finish(self.stage.axes, self.own is not None)
+            after += statements
+            var = accumulator.fold.var
+            if self.tile.axes:
+                found[var.name] = result
+            else:
+                after += (Let(var, result),)
+        return before + body + after, found
+
+    # ------------------------------------------------------------------ loops
+
+    def order(self) -> tuple[Axis, ...]:
+        """The stage's axes, outermost first: those that conditions depend on, then by the size of their strides."""
+        axes = [axis for axis in self.stage.axes if axis != self.own]
+        if any(fold.reducer in ("argmax", "argmin") for fold in self.stage.folds):
+            return tuple(axes)
+        forms = list(affines(self.stage))
+        guarded = {
+            axis.name
+            for condition in self.conditions()
+            for part in parts(condition)
+            if isinstance(part, Index)
+            for axis, _ in part.at.terms
+        }
+        strides = {axis: sum(abs(at.coefficient(axis)) for at in forms) for axis in axes}
+        ordered = sorted(axes, key=lambda axis: (axis.name not in guarded, -strides[axis]))
+        return (*ordered, *(() if self.own is None else (self.own,)))
+
+    def conditions(self) -> tuple[Expr, ...]:
+        """Conditions, before rewriting, without which the stage does nothing."""
+        stage = self.stage
+        if stage.stores or stage.checks or not stage.folds:
+            return ()
+        first, *others = ([*_needed(fold.value, _neutral(fold))] for fold in stage.folds)
+        return tuple(c for c in first if all(c in other for other in others))
+
+    def hoistable(self, inner: Tile) -> list[Expr]:
+        """The conditions that hold for all points of the tile or for none, rewritten but for the stage's axes."""
+        found = []
+        mixed = {axis.name for axis in inner.axes} | ({self.own.name} if self.own else set())
+        for condition in self.conditions():
+            new = self.rewriter.expr(condition)
+            if new in (TRUE, FALSE) or any(isinstance(part, Load | Var) for part in parts(new)):
+                continue
+            if not _axes(new) & mixed:
+                found.append(new)
+        return found
+
+    def loop(
+        self,
+        order: tuple[Axis, ...],
+        rewriter: Rewriter,
+        inner: Tile,
+        conditions: list[Expr],
+        accumulators: list[_Accumulator],
+    ) -> Block:
+        pending = {axis.name for axis in order}
+        ready = [c for c in conditions if not _axes(c) & pending]
+        if ready:
+            later = [c for c in conditions if c not in ready]
+            guarded = self.loop(order, rewriter.knowing(frozenset(ready)), inner, later, accumulators)
+            condition = conjunction(ready)
+            assert condition is not None
+            return (If(condition, guarded),)
+        if not order:
+            return self.point(rewriter, inner, accumulators)
+        axis, rest_order = order[0], order[1:]
+        if axis != self.own:
+            return (For(axis, "serial", self.loop(rest_order, rewriter, inner, conditions, accumulators)),)
+        assert inner.lanes is not None
+        size = inner.lanes.extent
+        full, left = divmod(axis.extent, size)
+        body: Block = ()
+        if full:
+            number = Axis(f"{axis.name}_block", full)
+            at = Affine() + inner.lanes + (number * size if full > 1 else 0)
+            block = self.point(rewriter.with_axes({axis.name: at}), inner, accumulators)
+            body = (For(number, "serial", block),) if full > 1 else scope(number, block)
+        if left:
+            rest = replace(inner, lanes=Axis(inner.lanes.name, left))
+            at = Affine((), full * size) + Axis(inner.lanes.name, left)
+            block = self.point(rewriter.with_axes({axis.name: at}), rest, accumulators)
+            body += scope(Axis(f"{axis.name}_rest", 1), block)
+        return body
+
+    # ------------------------------------------------------------------ one point of the stage, all of the tile
+
+    def point(self, rewriter: Rewriter, inner: Tile, accumulators: list[_Accumulator]) -> Block:
+        stage = self.stage
+        values = [rewriter.expr(fold.value) for fold in stage.folds]
+        positional = any(accumulator.positional for accumulator in accumulators)
+        if inner.rows and stage.folds and not (stage.lets or stage.checks or stage.stores) and not positional:
+            return _staged(values, inner, accumulators)
+        body: Block = tuple(rewriter.let(let) for let in stage.lets)
+        body += tuple(rewriter.check(check) for check in stage.checks)
+        for value, accumulator in zip(values, accumulators, strict=True):
+            if accumulator.positional:
+                body += accumulator.positions(rewriter, stage.axes)
+            else:
+                body += (accumulator.step(value, inner),)
+        body += tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None)
+        return inner.over(body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Accumulator:
+    """A fold's running value for each point of `inner`, and its result for each point of `tile`."""
+
+    fold: Fold
+    inner: Tile
+    tile: Tile
+
+    @property
+    def running(self) -> Buffer:
+        return Buffer(f"{self.fold.var.name}_acc", self.fold.value.dtype, self.inner.size, "register")
+
+    def at(self, inner: Tile) -> Offset:
+        """Where the running values stand; inner: this accumulator's tile, perhaps with fewer lanes."""
+        if self.inner.lanes is None or inner.lanes is None:
+            return Offset(self.inner.offset())
+        return Offset(Rewriter({self.inner.lanes.name: Affine(((inner.lanes, 1),))}).affine(self.inner.offset()))
+
+    @property
+    def positional(self) -> bool:
+        return self.fold.reducer in ("argmax", "argmin")
+
+    def start(self, axes: tuple[Axis, ...]) -> Block:
+        if not self.positional:
+            begin = Store(self.running, self.at(self.inner), identity(self.fold.reducer, self.running.dtype))
+            return (Alloc(self.running), *self.inner.over((begin,)))
+        before, _, _ = fold_statements(self.fold, axes)
+        rewriter = self.spread(Rewriter(), axes)
+        allocs = tuple(Alloc(rewriter.buffers[s.buffer.name][0]) for s in before if isinstance(s, Alloc))
+        stores = tuple(rewriter.store(s) for s in before if isinstance(s, Store))
+        return allocs + self.inner.over(tuple(s for s in stores if s is not None))
+
+    def spread(self, rewriter: Rewriter, axes: tuple[Axis, ...]) -> Rewriter:
+        """The registers of the reference schedule, one for each point."""
+        before, _, _ = fold_statements(self.fold, axes)
+        size, at = self.inner.size, self.inner.offset()
+        wide = {s.buffer.name: (replace(s.buffer, size=size), 1, at) for s in before if isinstance(s, Alloc)}
+        return replace(rewriter, buffers={**rewriter.buffers, **wide})
+
+    def positions(self, rewriter: Rewriter, axes: tuple[Axis, ...]) -> Block:
+        """One step of an argmax or argmin."""
+        wide = self.spread(rewriter, axes)
+        body: list[Let | Store | Accumulate] = []
+        for statement in fold_statements(self.fold, axes)[1]:
+            if isinstance(statement, Let):
+                body.append(wide.let(statement))
+            elif isinstance(statement, Store) and (store := wide.store(statement)) is not None:
+                body.append(store)
+        return tuple(body)
+
+    def step(self, value: Expr, inner: Tile) -> Accumulate:
+        """One more value at each point of `inner`."""
+        assert self.fold.reducer not in ("argmax", "argmin")
+        return Accumulate(self.running, self.at(inner), self.fold.reducer, value)  # type: ignore[arg-type]
+
+    def finish(self, axes: tuple[Axis, ...], own: bool) -> tuple[Block, Expr]:
+        """Statements after the last step, and the result at a point of the tile."""
+        if self.positional:
+            _, _, after = fold_statements(self.fold, axes)
+            (result,) = after
+            assert isinstance(result, Let)
+            return (), self.spread(Rewriter(), axes).expr(result.value)
+        if not own:
+            return (), Load(self.running, self.at(self.inner))
+        return self.fold_lanes()
+
+    def fold_lanes(self) -> tuple[Block, Expr]:
+        tile, width, pitch = self.tile, self.inner.width, self.inner.pitch
+        lane, name = Axis(f"{self.fold.var.name}_lane", width), self.fold.var.name
+        row = self.tile.offset()
+        body: Block = ()
+        if pitch > width:
+            other = Axis(f"{name}_other", pitch // width - 1)
+            first = Offset(row * pitch + lane)
+            more = Load(self.running, Offset(row * pitch + lane + other * width + width))
+            join: Block = (self.accumulate(self.running, first, more),)
+            body += loops(tile.rows, (For(other, "unroll", (For(lane, "vector", join, width),)),), "unroll")
+        result = tile.buffer(f"{name}_all", self.fold.value.dtype)
+        body += (Alloc(result),)
+        source, stride = self.running, pitch
+        kind: Kind = "unroll"
+        if tile.points > ROWS_FOLDED_INLINE:
+            source = Buffer(f"{name}_lanes", result.dtype, tile.points * width, "scratch")
+            kind, stride = "serial", width
+            copy = Store(source, Offset(row * width + lane), Load(self.running, Offset(row * pitch + lane)))
+            body += (Alloc(source), *loops(tile.rows, (For(lane, "vector", (copy,), width),), "unroll"))
+        start = Store(result, Offset(row), identity(self.fold.reducer, result.dtype))
+        step = self.accumulate(result, Offset(row), Load(source, Offset(row * stride + lane)))
+        body += loops(tile.rows, (start, For(lane, "vector", (step,), width)), kind)
+        return body, Load(result, Offset(row))
+
+    def accumulate(self, buffer: Buffer, at: Offset, value: Expr) -> Accumulate:
+        return Accumulate(buffer, at, self.fold.reducer, value)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------- conditions
+
+
+def _axes(expr: Expr) -> set[str]:
+    """Names of the axes in the indices of a condition."""
+    return {axis.name for part in parts(expr) if isinstance(part, Index) for axis, _ in part.at.terms}
+
+
+def _neutral(fold: Fold) -> Scalar | None:
+    """What changes nothing when it is folded in."""
+    if fold.reducer in ("argmax", "argmin"):
+        return None
+    return identity(fold.reducer, fold.value.dtype).value
+
+
+def _needed(value: Expr, neutral: Scalar | None) -> tuple[Expr, ...]:
+    """Conditions that hold wherever the value isn't `neutral`.
+
+    A masked element that is multiplied counts as zero whatever the other factor is: padding meets no infinity.
+    """
+    match value:
+        case Load(mask=mask, other=other) if other == neutral:
+            return conjuncts(mask)
+        case Call("mul", (a, b)) if neutral == 0:
+            return (*_needed(a, neutral), *_needed(b, neutral))
+        case Call("neg" | "cast", (a,)) if neutral == 0:
+            return _needed(a, neutral)
+        case Call("select", (condition, x, Literal(value=other))) if other == neutral:
+            return (*conjuncts(condition), *_needed(x, neutral))
+    return ()
+
+
+# ---------------------------------------------------------------------------------------------- staging
+
+
+def _staged(values: list[Expr], inner: Tile, accumulators: list[_Accumulator]) -> Block:
+    """Accumulate `values` at all points of a tile with rows, each load as far outside of the rows as it can stand."""
+    found = {load: None for value in values for load in _top_loads(value)}
+    depends = {load: frozenset(axis for axis in inner.rows if _depends(load, axis)) for load in found}
+    laned = {load: inner.lanes is not None and _depends(load, inner.lanes) for load in found}
+    rows = min(
+        permutations(inner.rows),
+        key=lambda order: staged_registers(order, [depends[load] for load in found if laned[load]]),
+    )
+    stands: dict[Expr, Expr] = {}
+    levels: list[Block] = [() for _ in range(len(rows) + 1)]  # what stands inside so many of the row loops
+    for number, load in enumerate(found):
+        name = f"x{number}"
+        level = next((i for i, axis in enumerate(rows) if axis not in depends[load]), len(rows))
+        if any(axis in depends[load] for axis in rows[level:]) and not laned[load]:
+            level = len(rows)
+        held = tuple(axis for axis in rows[level:] if axis in depends[load])
+        if laned[load]:
+            if level == len(rows):
+                continue  # differs at each point
+            tile = Tile(held, inner.lanes, inner.width)
+            staged = Buffer(name, load.dtype, tile.size, "register")
+            at = Offset(tile.offset())
+            levels[level] += (Alloc(staged), *tile.over((Store(staged, at, load),)))
+            stands[load] = Load(staged, at)
+        else:
+            levels[level] += (Let(Var(name, load.dtype), load),)
+            stands[load] = Var(name, load.dtype)
+    steps = [a.step(_replaced(v, stands), inner) for a, v in zip(accumulators, values, strict=True)]
+    body: Block = tuple(steps)
+    if inner.lanes is not None:
+        body = (For(inner.lanes, "vector", body, inner.width),)
+    body = levels[-1] + body
+    for axis, before in zip(reversed(rows), reversed(levels[:-1]), strict=True):
+        body = (*before, For(axis, "unroll", body))
+    return body
+
+
+def staged_registers(order: Sequence[Axis], depends: Sequence[frozenset[Axis]]) -> int:
+    """Vectors held across row loops, when they run in this order; depends: the row axes of each load with lanes."""
+    total = 0
+    for axes in depends:
+        level = next((i for i, axis in enumerate(order) if axis not in axes), len(order))
+        if level < len(order):
+            total += prod(axis.extent for axis in order[level:] if axis in axes)
+    return total
+
+
+def _top_loads(expr: Expr) -> Iterator[Load]:
+    """The outermost loads of an expression."""
+    match expr:
+        case Load():
+            yield expr
+        case Call(args=args):
+            for arg in args:
+                yield from _top_loads(arg)
+
+
+def _depends(load: Load, axis: Axis) -> bool:
+    """Whether a load's element differs along an axis."""
+    for part in parts(load):
+        match part:
+            case Load(offset=Offset(affine=at)) | Index(at):
+                if at.coefficient(axis):
+                    return True
+    return False
+
+
+def _replaced(expr: Expr, stands: Mapping[Expr, Expr]) -> Expr:
+    if expr in stands:
+        return stands[expr]
+    if isinstance(expr, Call):
+        return Call(expr.op, tuple(_replaced(a, stands) for a in expr.args), expr.dtype)
+    return expr
