@@ -201,12 +201,13 @@ class Emitter:
     def open_branch(self, condition: str, written: frozenset[str] = frozenset()) -> None:
         """Start code that runs where the scalar `condition` holds."""
         then, join = self.label("then"), self.label("join")
-        self.line(f"br i1 {condition}, label %{then}, label %{join}")
-        self.scopes.append(Scope("branch", then, written, (join,), [f"{then}:"]))
+        self.scopes.append(Scope("branch", then, written, (condition, then, join)))
 
     def close_branch(self) -> None:
         scope = self.scopes.pop()
-        outer, (join,) = self.scopes[-1], scope.opening
+        outer, (condition, then, join) = self.scopes[-1], scope.opening
+        # The branch stands behind what its body hoisted.
+        outer.lines += [f"  br i1 {condition}, label %{then}, label %{join}", f"{then}:"]
         outer.lines += [*scope.lines, f"  br label %{join}", f"{join}:"]
         outer.block = join
         self.forget(sorted(scope.written))
