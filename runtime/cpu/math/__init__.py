@@ -1,0 +1,90 @@
+"""Vector mathematics, written as LLVM IR: inlined into the kernels, the same on every lane, no library behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from graphc.runtime.cpu.math import error_function, exponential, logarithm, power, trigonometric
+from graphc.runtime.cpu.math.builder import Builder, Value
+from graphc.runtime.cpu.target import Target
+from graphc.types import DType, float32, float64
+
+LANES = (1, 2, 4, 8, 16)
+UNARY: dict[str, Callable[[Builder, Value], Value]] = {
+    "exp": exponential.exp,
+    "expm1": exponential.expm1,
+    "tanh": exponential.tanh,
+    "log": logarithm.log,
+    "log1p": logarithm.log1p,
+    "sin": trigonometric.sin,
+    "cos": trigonometric.cos,
+    "erf": error_function.erf,
+    "rsqrt": power.rsqrt,
+    "sqrt": Builder.sqrt,
+    "abs": Builder.abs,
+    "floor": Builder.floor,
+}
+OPS = frozenset({*UNARY, "pow"})
+SHORT = {float32: "f32", float64: "f64"}
+
+
+@dataclass(frozen=True, slots=True)
+class MathFunction:
+    """One function of a module.
+
+    name: without the @. text: its definition. declarations: the `declare` lines of the intrinsics that it
+    calls, each to stand once in the module. requires: other functions whose text the module needs.
+    """
+
+    name: str
+    text: str
+    declarations: frozenset[str]
+    requires: tuple[MathFunction, ...] = ()
+
+
+def functions(op: str, dtype: DType, lanes: int, target: Target) -> MathFunction:
+    """`<lanes x T> @graphc_<op>_<f32|f64>_v<lanes>(<lanes x T>)` for an op of OPS (pow: two operands).
+
+    dtype: float32 or float64. lanes: one of LANES; with one lane, T instead of <1 x T>. The function is
+    to be inlined always. Raises KeyError for another op, ValueError for another dtype or number of lanes.
+    """
+    if dtype not in SHORT or lanes not in LANES:
+        raise ValueError(f"no {op} of {lanes} lanes of {dtype!r}; there is float32 and float64, with lanes of {LANES}.")
+    return _function(op, dtype, lanes, target)
+
+
+@cache
+def _function(op: str, dtype: DType, lanes: int, target: Target) -> MathFunction:
+    b = Builder(target, dtype, lanes)
+    if op == "pow":
+        b.result(power.pow(b, b.parameter("x"), b.parameter("y")))
+    else:
+        b.result(UNARY[op](b, b.parameter("x")))
+    return _finish(b, f"graphc_{op}_{SHORT[dtype]}_v{lanes}", "alwaysinline nounwind")
+
+
+def _finish(b: Builder, name: str, attributes: str, before: str = "") -> MathFunction:
+    requires = tuple(_helper(helper, b) for helper in sorted(b.helpers))
+    return MathFunction(name, before + b.definition(name, attributes), frozenset(b.declarations), requires)
+
+
+def _helper(name: str, caller: Builder) -> MathFunction:
+    cold = "noinline cold nounwind memory(none)"
+    if name == "graphc_reduce_pi":
+        return _finish(trigonometric.reduction(caller.target), name, cold, before=trigonometric.table())
+    return _finish(trigonometric.reduction_of_lanes(caller.target, caller.dtype, caller.lanes), name, cold)
+
+
+def assemble(wanted: Iterable[MathFunction]) -> tuple[list[str], list[str]]:
+    """(declarations, definitions) of these functions and of all that they require, each once, in a fixed order."""
+    found: dict[str, MathFunction] = {}
+    stack = list(wanted)
+    while stack:
+        function = stack.pop()
+        if function.name not in found:
+            found[function.name] = function
+            stack += function.requires
+    ordered = [found[name] for name in sorted(found)]
+    return sorted(set().union(*(f.declarations for f in ordered))), [f.text for f in ordered]
