@@ -99,8 +99,7 @@ class Watcher:
             if code in self._codes:
                 return
             self._codes[code] = None
-            module = frame.f_globals.get("__name__", "")
-            if _internal(module):
+            if _library(frame.f_globals.get("__name__", "")):
                 return
             cells = {n: frame.f_locals.get(n, _MISSING) for n in code.co_freevars}
             receivers = {n: v for n, v in frame.f_locals.items() if n == "self"}
@@ -202,7 +201,7 @@ class Watcher:
         elif isinstance(value, Tensor):
             pass
         elif isinstance(value, ModuleType):
-            if not _internal(value.__name__) and value.__name__.partition(".")[0] not in ("numpy", "math", *sys.stdlib_module_names):
+            if not _library(value.__name__):
                 for key in sorted(self._attributes & value.__dict__.keys()):
                     if not key.startswith("__"):
                         self._entry(f"{name}.{key}", value.__dict__, key)
@@ -254,6 +253,12 @@ def _item(values: list[Any], i: int) -> Callable[[], Any]:
 
 def _internal(module: str) -> bool:
     return module == "graphc" or module.startswith("graphc.")
+
+
+def _library(module: str) -> bool:
+    """Whether the code of a module is taken as fixed: graphc, NumPy, Python's own library."""
+    root = module.partition(".")[0]
+    return root != "__main__" and (root in ("graphc", "numpy", "networkx") or root in sys.stdlib_module_names)
 
 
 def _global_names(code: CodeType) -> Iterator[str]:

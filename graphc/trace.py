@@ -22,6 +22,7 @@ from graphc.errors import AutodiffError, DTypeError, InplaceError, TraceError
 from graphc.guards import Guard, Watcher
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, constant, fresh_input, make, topological
+from graphc.ir.rewrite import substitute
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import GRADIENT, LEAF, STOP_GRADIENT, TANGENT
 from graphc.ops.movement import RESHAPE, broadcast_to
@@ -378,7 +379,7 @@ class Tracer(Interpreter):
         for _, node, mark, _owner in hooks:
             # cut the graph at the hooked node: what arrives there goes through the hooks, and on from there
             star = make(LEAF, (make(STOP_GRADIENT, (node,), {}),), {"serial": next(_serial)})
-            terms = [(substitute(out, {node: star}) if out is not node else node, s) for out, s in terms]
+            terms = [(substitute((out,), {node: star})[0] if out is not node else node, s) for out, s in terms]
             g = _traced(_total([make(GRADIENT, (out, s, star), {}) for out, s in terms if out is not node]), None)
             for hook in tuple(mark.hooks or ()):
                 replaced = hook(g)
@@ -491,15 +492,6 @@ def differentiable(y: Node) -> list[Node]:
     return [n for n in topological((y,), stops) if n not in stops]
 
 
-def substitute(y: Node, replacements: dict[Node, Node]) -> Node:
-    """y with nodes replaced, everything above rebuilt. Iterative."""
-    done = dict(replacements)
-    for node in topological((y,), frozenset(replacements)):
-        if node not in done:
-            done[node] = node.replace(tuple(done[n] for n in node.inputs))
-    return done[y]
-
-
 def trace(function: Callable[..., Any], args: Sequence[Any], structure: Structure) -> Trace:
     """Run `function` once on placeholders for `args` (flattened; `structure` is that of (args, kwargs)).
 
@@ -578,10 +570,8 @@ def _settle_arrays(
     keep = [i for i, n in enumerate(tracer.inputs) if n not in done]
     if len(keep) == len(tracer.inputs):
         return Graph(tracer.inputs, outputs), tuple(tracer.sources)
-    for node in topological(outputs, frozenset(done)):
-        if node not in done:
-            done[node] = node if not node.inputs else node.replace(tuple(done[n] for n in node.inputs))
+    settled = substitute(outputs, done)
     return (
-        Graph([tracer.inputs[i] for i in keep], [done[n] for n in outputs]),
+        Graph([tracer.inputs[i] for i in keep], settled),
         tuple(tracer.sources[i] for i in keep),
     )

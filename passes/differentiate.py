@@ -1,0 +1,89 @@
+"""Expand `gradient` and `tangent` marks into formulas, by the same sweeps that the tape runs on numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from graphc.autodiff import pull, push
+from graphc.ir import origin
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node, topological
+from graphc.ops.marks import GRADIENT, LEAF, STOP_GRADIENT, TANGENT
+from graphc.ops.movement import zeros_as
+from graphc.primitive import Value
+
+
+class _Formulas:
+    """Reads nodes as values of themselves: what the rules build is the derivative's formula."""
+
+    def sources(self, vertex: Node) -> Sequence[Node | None]:
+        return vertex.inputs
+
+    def values(self, vertex: Node) -> tuple[Value, Sequence[Value]]:
+        return vertex, vertex.inputs
+
+    def deriving(self, vertex: Node) -> AbstractContextManager[object]:
+        return origin.during(origin.derivative_of(vertex))
+
+    def arrived(self, vertex: Node, cotangent: Value) -> Value:
+        return cotangent
+
+
+def differentiate(graph: Graph) -> Graph:
+    """No `gradient`, `tangent`, `stop_gradient` or `leaf` is left. Innermost derivatives first; linear in each sweep."""
+    groups: dict[tuple[Node, Node], list[Node]] = {}
+    marked = False
+    for node in graph.nodes:
+        if node.op is GRADIENT:
+            groups.setdefault((node.inputs[0], node.inputs[1]), []).append(node)
+        marked = marked or node.op in (GRADIENT, TANGENT, LEAF, STOP_GRADIENT)
+    if not marked:
+        return graph
+    done: dict[Node, Node] = {}
+    for node in graph.nodes:
+        if node in done:
+            continue
+        if node.op is GRADIENT:
+            _expand_gradients(groups[node.inputs[0], node.inputs[1]], done)
+        elif node.op is TANGENT:
+            done[node] = _expand_tangent([done[n] for n in node.inputs])
+        else:
+            done[node] = node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
+    return Graph(graph.inputs, _unmarked([done[n] for n in graph.outputs]))
+
+
+def _expand_gradients(marks: Sequence[Node], done: dict[Node, Node]) -> None:
+    """All derivatives of one result in one reverse sweep."""
+    y, seed = done[marks[0].inputs[0]], done[marks[0].inputs[1]]
+    # a variable that y doesn't depend on may stand later in the order: its derivative is zero
+    variables = {mark: done.get(mark.inputs[2]) for mark in marks}
+    wanted = {x for x in variables.values() if x is not None}
+    order = topological((y,))
+    active = set(wanted)
+    for node in order:
+        if any(n in active for n in node.inputs):
+            active.add(node)
+    found = pull(order, {y: seed}, _Formulas(), wanted, active)
+    for mark, x in variables.items():
+        g = found.get(x) if x is not None else None
+        done[mark] = zeros_as(mark, mark.type.dtype) if g is None else g
+
+
+def _expand_tangent(operands: Sequence[Node]) -> Node:
+    y, rest = operands[0], operands[1:]
+    xs, ts = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+    moved = push(topological((y,)), dict(zip(xs, ts, strict=True)), _Formulas())
+    t = moved.get(y)
+    return zeros_as(y, y.type.dtype) if t is None else t  # type: ignore[no-any-return]
+
+
+def _unmarked(outputs: Sequence[Node]) -> list[Node]:
+    """The outputs without the marks that only differentiation reads."""
+    done: dict[Node, Node] = {}
+    for node in topological(outputs):
+        if node.op is STOP_GRADIENT or node.op is LEAF:
+            done[node] = done[node.inputs[0]]
+        else:
+            done[node] = node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
+    return [done[n] for n in outputs]

@@ -1,0 +1,50 @@
+"""The passes, in their written order, each with the reason why it stands there. Read top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphc.ir.graph import Graph
+from graphc.ir.verify import verify
+from graphc.passes.differentiate import differentiate
+from graphc.passes.fuse import fuse
+from graphc.passes.simplify import simplify
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One pass: its name, the function, and why it stands at its place."""
+
+    name: str
+    run: Callable[[Graph], Graph]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one stage did: the graph after it, and the seconds it took."""
+
+    name: str
+    graph: Graph
+    seconds: float
+
+
+OPTIMISE: tuple[Stage, ...] = (
+    Stage("simplify", simplify, "a smaller formula has a smaller derivative"),
+    Stage("differentiate", differentiate, "marks become formulas"),
+    Stage("simplify derivative", simplify, "derivatives are full of 1 * g and of constants"),
+)
+FUSE = Stage("fuse", fuse, "last: from here on nodes are kernels")
+
+
+def run(graph: Graph, stages: tuple[Stage, ...] = (*OPTIMISE, FUSE), check: bool = True) -> list[Step]:
+    """Every step with its graph; the last one's is the result. check: verify after each."""
+    steps = [Step("trace", verify(graph, "trace") if check else graph, 0.0)]
+    for stage in stages:
+        start = time.perf_counter()
+        graph = stage.run(graph)
+        seconds = time.perf_counter() - start
+        steps.append(Step(stage.name, verify(graph, stage.name) if check else graph, seconds))
+    return steps

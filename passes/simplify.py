@@ -1,0 +1,167 @@
+"""Algebra that changes no bit of the result, and structure: movement of movement, no-ops, folded constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.graph import Graph
+from graphc.ir.node import CONSTANT, Node, constant, constant_value
+from graphc.ir.rewrite import Rule, rewrite
+from graphc.ops import elementwise as ew
+from graphc.ops import movement as mv
+from graphc.ops import reduction as red
+from graphc.primitive import Fact
+
+_FOLD_LIMIT = 4096  # elements: larger constants would only make the program larger
+
+
+def _is(node: Node, number: float) -> bool:
+    """Whether node is a constant all of whose elements are this number (0.0 and -0.0 are told apart)."""
+    value = constant_value(node)
+    if value is None or value.size == 0:
+        return False
+    first = value.reshape(-1)[0]
+    return bool(first == number and np.signbit(first) == np.signbit(number) and (value == first).all())
+
+
+def _same_type(result: Node, node: Node) -> Node | None:
+    """result as a replacement of node: stretched if an operand was broadcast, refused if the dtype differs."""
+    if result.type.dtype is not node.type.dtype:
+        return None
+    return mv.broadcast_to(result, node.type.shape)  # type: ignore[no-any-return]
+
+
+def fold_constants(node: Node) -> Node | None:
+    if not node.inputs or node.op.facts & Fact.SYMBOLIC or node.op.facts & Fact.CONTRACTION:
+        return None
+    if node.op is mv.BROADCAST_TO or isinstance(node.type, tuple) or node.type.size > _FOLD_LIMIT:
+        return None
+    if any(n.op is not CONSTANT for n in node.inputs):
+        return None
+    with np.errstate(all="ignore"):
+        return constant(node.op.eval(np, *[n.attrs["value"].array for n in node.inputs], **node.attrs), node.type.dtype)
+
+
+def neutral_operand(node: Node) -> Node | None:
+    if len(node.inputs) != 2:
+        return None
+    x, y = node.inputs
+    if node.op is ew.MULTIPLY or node.op is ew.STRONG_MULTIPLY:
+        if _is(y, 1):
+            return _same_type(x, node)
+        return _same_type(y, node) if _is(x, 1) else None
+    if node.op is ew.DIVIDE and _is(y, 1):
+        return _same_type(x, node)
+    if node.op is ew.SUBTRACT and _is(y, 0):  # x - 0 is x, also for -0; x + 0 is not
+        return _same_type(x, node)
+    if node.op is ew.ADD and node.type.dtype.kind == "i":
+        if _is(y, 0):
+            return _same_type(x, node)
+        return _same_type(y, node) if _is(x, 0) else None
+    if node.op is ew.ADD:
+        if _is(y, -0.0):
+            return _same_type(x, node)
+        return _same_type(y, node) if _is(x, -0.0) else None
+    return None
+
+
+def negation(node: Node) -> Node | None:
+    """--x = x; a + -b = a - b; a - -b = a + b; -1 * x = -x."""
+    if node.op is ew.NEGATIVE and node.inputs[0].op is ew.NEGATIVE:
+        return node.inputs[0].inputs[0]
+    if node.op is ew.ADD:
+        a, b = node.inputs
+        if b.op is ew.NEGATIVE:
+            return ew.subtract(a, b.inputs[0])  # type: ignore[no-any-return]
+        if a.op is ew.NEGATIVE:
+            return ew.subtract(b, a.inputs[0])  # type: ignore[no-any-return]
+    if node.op is ew.SUBTRACT and node.inputs[1].op is ew.NEGATIVE:
+        return ew.add(node.inputs[0], node.inputs[1].inputs[0])  # type: ignore[no-any-return]
+    if node.op is ew.MULTIPLY:
+        a, b = node.inputs
+        if _is(b, -1):
+            return _same_type(ew.negative(a), node)
+        if _is(a, -1):
+            return _same_type(ew.negative(b), node)
+    return None
+
+
+def no_op(node: Node) -> Node | None:
+    """Operations that give their operand back."""
+    if len(node.inputs) != 1:
+        return None
+    (x,) = node.inputs
+    if node.op is ew.COPY:
+        return x
+    if node.op in (mv.RESHAPE, mv.BROADCAST_TO, mv.UNBROADCAST) and x.type.shape == node.attrs["shape"]:
+        return x
+    if node.op is ew.ASTYPE and x.type.dtype is node.attrs["dtype"]:
+        return x
+    if node.op in (red.SUM, red.MAX, red.MIN) and not node.attrs["axes"] and x.type == node.type:
+        return x
+    if node.op is mv.PERMUTE_DIMS and node.attrs["axes"] == tuple(range(x.type.ndim)):
+        return x
+    return None
+
+
+def movement_of_movement(node: Node) -> Node | None:
+    """reshape(reshape), permute(permute), broadcast(broadcast), flip(flip): one, or none."""
+    if len(node.inputs) != 1 or node.inputs[0].op is not node.op:
+        return None
+    inner = node.inputs[0]
+    x = inner.inputs[0]
+    if node.op is mv.RESHAPE:
+        return mv.reshape(x, node.attrs["shape"])  # type: ignore[no-any-return]
+    if node.op is mv.PERMUTE_DIMS:
+        return mv.permute_dims(x, [inner.attrs["axes"][a] for a in node.attrs["axes"]])  # type: ignore[no-any-return]
+    if node.op is mv.BROADCAST_TO:
+        return mv.broadcast_to(x, node.attrs["shape"])  # type: ignore[no-any-return]
+    if node.op is mv.FLIP:
+        axes = set(inner.attrs["axes"]) ^ set(node.attrs["axes"])
+        return mv.flip(x, sorted(axes)) if axes else x  # type: ignore[no-any-return]
+    return None
+
+
+def constant_choice(node: Node) -> Node | None:
+    """where(c, x, x) = x, and where of a constant condition is that branch."""
+    if node.op is not ew.WHERE:
+        return None
+    condition, x, y = node.inputs
+    if x is y:
+        return _same_type(x, node)
+    value = constant_value(condition)
+    if value is not None and value.size:
+        if value.all():
+            return _same_type(x, node)
+        if not value.any():
+            return _same_type(y, node)
+    return None
+
+
+def broadcast_operand(node: Node) -> Node | None:
+    """An elementwise operation stretches its operands itself: broadcast_to in front of it is left out."""
+    if not node.op.facts & Fact.ELEMENTWISE or len(node.inputs) < 2:
+        return None
+    stripped: list[Any] = [n.inputs[0] if n.op is mv.BROADCAST_TO else n for n in node.inputs]
+    if stripped == list(node.inputs):
+        return None
+    result = node.replace(tuple(stripped))
+    return mv.broadcast_to(result, node.type.shape)  # type: ignore[no-any-return]
+
+
+RULES = (
+    Rule("fold constants", fold_constants, "numbers known now are computed now"),
+    Rule("no-op", no_op, "the operand itself"),
+    Rule("neutral operand", neutral_operand, "x * 1, x / 1, x - 0 and x + -0 are x, bit for bit"),
+    Rule("negation", negation, "a sign is free; rounding is symmetric, so no bit changes"),
+    Rule("movement of movement", movement_of_movement, "one index map instead of two"),
+    Rule("constant choice", constant_choice, "the branch that is always taken"),
+    Rule("broadcast operand", broadcast_operand, "elementwise operations broadcast by themselves"),
+)
+
+
+def simplify(graph: Graph) -> Graph:
+    """Exact rewrites only: results don't change by a bit."""
+    return rewrite(graph, RULES)
