@@ -52,17 +52,25 @@ CYCLES_PER_ITERATION = 40.0  # of a loop whose loads are pipelined
 CYCLES_PER_SHUFFLE = 30.0
 
 
-def schedule(nest: Nest) -> Kernel:
-    """`nest` as a kernel that the CUDA printer takes."""
+def schedule(nest: Nest, width: int | None = None) -> Kernel:
+    """`nest` as a kernel that the CUDA printer takes.
+
+    width: threads for each outer point, 1 or one of plan.GROUP_WIDTHS; None: what the estimate says is best.
+    """
     if all(axis.extent for axes in (nest.outer, *(stage.axes for stage in nest.stages)) for axis in axes):
         nest = collapse(nest)
-    if _separable(nest):
+    if width is None and _separable(nest):
         return _by_stage(nest)
-    widths = [w for w in (1, *WIDTHS) if w > 1 or not nest.locals]
-    if not any(stage.axes for stage in nest.stages):
-        widths = widths[:1]
-    width = min(widths, key=lambda w: _cycles(nest, w))
+    if width is None:
+        width = min(_candidates(nest), key=lambda w: _cycles(nest, w))
     return collapsed(nest) if width == 1 else _by_group(nest, width)
+
+
+def _candidates(nest: Nest) -> list[int]:
+    if not any(stage.axes for stage in nest.stages):
+        return [1]
+    # The scratch memory of a single thread would be local memory: off the chip, and slow.
+    return [*WIDTHS] if nest.locals else [1, *WIDTHS]
 
 
 # ---------------------------------------------------------------- a launch for each stage

@@ -182,7 +182,9 @@ def _memory() -> Iterator[Case]:
     parts = (parallel(i, Check(good, 2), Store(out, at(i), number(1.0))),)
     clipped = np.minimum(chosen, 38)
     yield Case("check_holds", Kernel("check", (places, out), parts), {"places": clipped})
-    yield Case("check_fails", Kernel("check", (places, out), parts), {"places": clipped + (np.arange(40) == 7) * 39}, error=2)
+    yield Case(
+        "check_fails", Kernel("check", (places, out), parts), {"places": clipped + (np.arange(40) == 7) * 39}, error=2
+    )
 
     for dtype in (float32, float64, int32, int64):
         values, totals = Buffer("values", dtype, 240), Buffer("totals", dtype, 6)

@@ -1,4 +1,7 @@
-"""The devices that CUDA tests run on: the emulator in both directions, and the GPU where there is one."""
+"""The devices that CUDA tests run on: the emulator in both directions, and the GPU where there is one.
+
+Tests marked `gpu` run on a real one: `python -m pytest -m gpu`, or `python -m tests.cuda.on_gpu` for a report.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,7 @@ from graphc.runtime.cuda.device import CupyDevice, Device
 from graphc.runtime.cuda.toolchain import nvrtc
 from tests.cuda.emulator import EmulatedDevice, missing
 
-DEVICES = [
-    pytest.param("forwards"),
-    pytest.param("backwards"),
-    pytest.param("gpu", marks=pytest.mark.gpu),
-]
+DEVICES = ("forwards", "backwards")
 
 
 @cache

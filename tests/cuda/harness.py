@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphc.errors import GraphcError
 from graphc.runtime.cuda.device import Device
 from graphc.runtime.cuda.prelude import PRELUDE
 from graphc.runtime.cuda.source import CudaKernel, print_kernel
@@ -73,13 +74,34 @@ class Suite:
         for param in case.kernel.params:
             compare(param.name, got[param.name], wanted[param.name], case.ulps, case.relative)
 
+    def check_all(self, device: Device) -> None:
+        """Every case; raises an ExceptionGroup of those that failed."""
+        failures = []
+        for name in self.names:
+            try:
+                self.check(name, device)
+            except (AssertionError, GraphcError) as error:
+                error.add_note(f"case {name}")
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} of {len(self.names)} cases failed on {device.name}", failures)
+
 
 def interpreted(kernel: Kernel, arrays: Mapping[str, Array]) -> tuple[int, dict[str, Array]]:
     memory = {p.name: np.full(p.size, 77, p.dtype.numpy) for p in kernel.params}
     memory |= {name: array.reshape(-1).copy() for name, array in arrays.items()}
-    for read, written in kernel.inplace:
+    for read, written in shared(kernel):
         memory[written] = memory[read]
     return run(kernel, memory), memory
+
+
+def shared(kernel: Kernel) -> Iterator[tuple[str, str]]:
+    """In-place pairs that can all be taken at once: each is tried, no memory is promised twice."""
+    used: set[str] = set()
+    for pair in kernel.inplace:
+        if used.isdisjoint(pair):
+            used.update(pair)
+            yield pair
 
 
 def run_kernel(
@@ -87,7 +109,7 @@ def run_kernel(
 ) -> tuple[int, dict[str, Array]]:
     """The failed Check's code and the contents of every param after a run."""
     views = {p.name: device.allocate(p.size * p.dtype.itemsize) for p in kernel.params}
-    for read, written in kernel.inplace:
+    for read, written in shared(kernel):
         views[written] = views[read]
     for name, array in arrays.items():
         if array.size:

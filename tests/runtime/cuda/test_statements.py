@@ -36,3 +36,9 @@ def test_compiled_for_hopper() -> None:
     reduced = ("sin_float", "cos_float")
     assert_lean(SCALARS.compiled(), lambda name: any(r in name for r in reduced))
     assert_lean(STATEMENTS.compiled(), lambda name: "scratch_of_a_thread" in name)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    SCALARS.check_all(device_named("gpu"))
+    STATEMENTS.check_all(device_named("gpu"))
