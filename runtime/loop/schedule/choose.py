@@ -9,10 +9,9 @@ from math import prod
 from graphc.ir.expr import Axis
 from graphc.runtime.cpu.target import Target
 
-from .cost import FOLD_LANES, SIMPLE, Access, Facts, StageFacts
+from .cost import FOLD_LANES, SIMPLE, Facts, StageFacts
+from .memory import traffic
 
-LEVELS = ((32 << 10, 1 / 48), (512 << 10, 1 / 12))  # a cache's useful size, cycles to bring a byte into it
-LINE = 64
 WORTH_FORKING = 30_000.0  # cycles of a whole kernel, about 8 us
 WORTH_A_RANGE = 12_000.0  # cycles of what a thread takes at a time
 MOST_RANGES = 128
@@ -199,7 +198,7 @@ def _order(
         tile[lanes] = block or lanes.extent
 
     def cost(order: tuple[Axis, ...]) -> float:
-        return _traffic(accesses, order, trips, tile) + cycles * _imbalance(trips[order[0]])
+        return traffic(accesses, order, trips, tile) + cycles * _imbalance(trips[order[0]])
 
     return (*min(permutations(looping), key=cost), *still)
 
@@ -211,28 +210,3 @@ def _imbalance(trips: int) -> float:
         return -(-trips // threads) * threads / trips - 1
 
     return 0.6 * lost(2) + 0.25 * lost(4) + 0.15 * lost(8)
-
-
-def _traffic(
-    accesses: tuple[Access, ...], order: tuple[Axis, ...], trips: dict[Axis, int], tile: dict[Axis, int]
-) -> float:
-    """Cycles spent bringing data into the caches, when the loops run in this order."""
-    total = 0.0
-    footprints = [sum(_footprint(a, frozenset(order[j:]), tile) for a in accesses) for j in range(len(order) + 1)]
-    for size, price in LEVELS:
-        j = next((j for j, bytes_ in enumerate(footprints) if bytes_ <= size), len(order))
-        total += prod(trips[axis] for axis in order[:j]) * footprints[j] * price
-    return total
-
-
-def _footprint(access: Access, inside: frozenset[Axis], tile: dict[Axis, int]) -> int:
-    """Bytes that an access touches while the loops in `inside`, a tile's, and those of stages run."""
-    elements, least = 1, LINE
-    for axis, coefficient in access.at.terms:
-        extent = axis.extent if axis in inside or axis not in tile else min(axis.extent, tile[axis])
-        if extent > 1:
-            elements *= extent
-            least = min(least, abs(coefficient))
-    itemsize = access.buffer.dtype.itemsize
-    spread = min(least * itemsize, LINE) // itemsize
-    return min(elements * max(1, spread), access.buffer.size) * itemsize

@@ -163,7 +163,7 @@ def _stage(stage: Stage, depends: dict[str, frozenset[str]]) -> StageFacts:
     accesses: dict[Access, None] = {}
     arithmetic = 0.0
     for expr in expressions(stage):
-        arithmetic += sum(ARITHMETIC.get(p.op, SIMPLE) for p in parts(expr) if isinstance(p, Call))
+        arithmetic += _arithmetic(expr)
         accesses.update((_load(p, depends), None) for p in parts(expr) if isinstance(p, Load))
     for store in stage.stores:
         varies = frozenset().union(*(dependence(index, depends) for index, _ in store.offset.dynamic))
@@ -174,6 +174,13 @@ def _stage(stage: Stage, depends: dict[str, frozenset[str]]) -> StageFacts:
         depends[fold.var.name] = dependence(fold.value, depends) - {axis.name for axis in stage.axes}
         fold_loads.update((_load(p, depends), None) for p in parts(fold.value) if isinstance(p, Load))
     return StageFacts(stage, tuple(accesses), tuple(fold_loads), arithmetic)
+
+
+def _arithmetic(expr: Expr) -> float:
+    """Cycles for the functions that stand in an expression, but for masks: an Access counts its own."""
+    if not isinstance(expr, Call):
+        return 0.0
+    return ARITHMETIC.get(expr.op, SIMPLE) + sum(_arithmetic(arg) for arg in expr.args)
 
 
 def _load(load: Load, depends: dict[str, frozenset[str]]) -> Access:

@@ -18,5 +18,5 @@ def schedule_cpu(nest: Nest, target: Target) -> Kernel:
     axes = [*nest.outer, *(axis for stage in nest.stages for axis in stage.axes)]
     if any(axis.extent == 0 for axis in axes):
         return naive(nest)
-    nest = collapse(nest)
-    return emit(nest, choose(analyse(nest, target), target))
+    facts = analyse(collapse(nest), target)
+    return emit(facts, choose(facts, target))

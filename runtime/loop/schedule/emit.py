@@ -12,14 +12,16 @@ from graphc.runtime.loop.nest import Nest, Stage
 from graphc.types import bool_, int64
 
 from .choose import Plan
+from .cost import Facts
 from .folds import emit_stage
 from .rewrite import Rewriter, expressions, variables
 from .tile import Tile, loops, scope
 
 
-def emit(nest: Nest, plan: Plan) -> Kernel:
-    """The kernel of a collapsed nest."""
-    body = _Emitter(nest, plan, _carried(nest)).blocks(plan.order, Rewriter(), (), None, outermost=True)
+def emit(facts: Facts, plan: Plan) -> Kernel:
+    """The kernel of the collapsed nest that `facts` tells of."""
+    nest = facts.nest
+    body = _Emitter(nest, facts, plan, _carried(nest)).blocks(plan.order, Rewriter(), (), None, outermost=True)
     return Kernel(nest.name, nest.params, body, nest.inplace)
 
 
@@ -52,6 +54,7 @@ class _Emitter:
     """carried: names of variables that later stages need, of one number for each point of a tile."""
 
     nest: Nest
+    facts: Facts
     plan: Plan
     carried: frozenset[str]
 
@@ -109,8 +112,9 @@ class _Emitter:
         rewriter = replace(rewriter, buffers=buffers)
         for stages in _groups(self.nest):
             if stages[0].axes:
-                own_lanes = self.plan.stage_lanes[self.nest.stages.index(stages[0])]
-                done, found = emit_stage(stages[0], own_lanes, self.plan.block, rewriter, tile)
+                number = self.nest.stages.index(stages[0])
+                own_lanes = self.plan.stage_lanes[number]
+                done, found = emit_stage(self.facts.stages[number], own_lanes, self.plan, rewriter, tile)
             else:
                 done, found = self.points(stages, rewriter, tile)
             body += done

@@ -18,29 +18,37 @@ from graphc.runtime.loop.naive import fold_statements, identity
 from graphc.runtime.loop.nest import Fold, Stage
 from graphc.types import Scalar
 
+from .choose import Plan
+from .cost import StageFacts
+from .memory import traffic
 from .rewrite import FALSE, TRUE, Rewriter, affines, conjunction, conjuncts, parts
 from .tile import Tile, loops, scope
 
-FIRST = Offset(Affine())
+PERMUTED = 4  # so many axes of a stage at most are tried in every order
+TEST = 2.0  # cycles for a condition
 ROWS_FOLDED_INLINE = 4  # more rows are folded in a loop over memory, which keeps the code small
 
 
 def emit_stage(
-    stage: Stage, own: Axis | None, block: int, rewriter: Rewriter, tile: Tile
+    facts: StageFacts, own: Axis | None, plan: Plan, rewriter: Rewriter, tile: Tile
 ) -> tuple[Block, dict[str, Expr]]:
     """The statements, and where later stages find the folds' results.
 
-    own: the stage's axis that fills lanes, if no outer one does; `block` of its points are taken side by side.
+    own: the stage's axis that fills lanes, if no outer one does; `plan.block` of its points are taken side by side.
     """
-    emitter = _Stage(stage, own, block, rewriter, tile)
-    return emitter.emit()
+    sizes = {axis: plan.tile(axis) for axis in plan.order}
+    return _Stage(facts, facts.stage, own, plan.block, sizes, rewriter, tile).emit()
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
+    """sizes: points of each outer axis in a tile."""
+
+    facts: StageFacts
     stage: Stage
     own: Axis | None
     block: int
+    sizes: Mapping[Axis, int]
     rewriter: Rewriter
     tile: Tile
 
@@ -76,15 +84,19 @@ class _Stage:
         if any(fold.reducer in ("argmax", "argmin") for fold in self.stage.folds):
             return tuple(axes)
         forms = list(affines(self.stage))
-        guarded = {
-            axis.name
-            for condition in self.conditions()
-            for part in parts(condition)
-            if isinstance(part, Index)
-            for axis, _ in part.at.terms
-        }
         strides = {axis: sum(abs(at.coefficient(axis)) for at in forms) for axis in axes}
-        ordered = sorted(axes, key=lambda axis: (axis.name not in guarded, -strides[axis]))
+        ordered = tuple(sorted(axes, key=lambda axis: -strides[axis]))
+        if 1 < len(axes) <= PERMUTED and self.stage.folds:
+            guards = [_axes(condition) for condition in self.conditions()]
+            trips = {axis: axis.extent for axis in axes}
+            tile = {**self.sizes, **dict.fromkeys(axes, 1)}
+            accesses = [access for access in self.facts.accesses if not access.store]
+
+            def cost(order: tuple[Axis, ...]) -> float:
+                tested = [prod(a.extent for a in order[: _last(order, names)]) for names in guards]
+                return traffic(accesses, order, trips, tile) + TEST * sum(tested)
+
+            ordered = min(permutations(ordered), key=cost)
         return (*ordered, *(() if self.own is None else (self.own,)))
 
     def conditions(self) -> tuple[Expr, ...]:
@@ -264,6 +276,11 @@ class _Accumulator:
 def _axes(expr: Expr) -> set[str]:
     """Names of the axes in the indices of a condition."""
     return {axis.name for part in parts(expr) if isinstance(part, Index) for axis, _ in part.at.terms}
+
+
+def _last(order: tuple[Axis, ...], names: set[str]) -> int:
+    """How many loops, outermost first, bind all axes of these names."""
+    return max((i + 1 for i, axis in enumerate(order) if axis.name in names), default=0)
 
 
 def _neutral(fold: Fold) -> Scalar | None:

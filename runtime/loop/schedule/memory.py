@@ -1,0 +1,48 @@
+"""Which order of loops moves the least data through the caches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from graphc.ir.expr import Axis
+
+from .cost import Access
+
+LEVELS = ((32 << 10, 1 / 48), (512 << 10, 1 / 12))  # a cache's useful size, cycles to bring a byte into it
+LINE = 64
+
+
+def traffic(
+    accesses: Sequence[Access], order: Sequence[Axis], trips: Mapping[Axis, int], tile: Mapping[Axis, int]
+) -> float:
+    """Cycles spent bringing data into the caches when the loops in `order` run, outermost first.
+
+    trips: iterations of each loop. tile: how many points of an axis one iteration of its loop covers (an axis that
+    isn't named is covered whole). At each level, data stays from one iteration to the next of the outermost loop
+    inside of which everything fits; the loops outside of that bring it in anew.
+    """
+    total = 0.0
+    inside = [frozenset(order[j:]) for j in range(len(order) + 1)]
+    footprints = [sum(footprint(a, axes, tile) for a in accesses) for axes in inside]
+    for size, price in LEVELS:
+        j = next((j for j, touched in enumerate(footprints) if touched <= size), len(order))
+        total += prod(trips[axis] for axis in order[:j]) * footprints[j] * price
+    return total
+
+
+def footprint(access: Access, inside: frozenset[Axis], tile: Mapping[Axis, int]) -> int:
+    """Bytes, in whole cache lines, that an access touches while the loops of `inside` and of a tile run."""
+    steps = []
+    for axis, coefficient in access.at.terms:
+        extent = axis.extent if axis in inside or axis not in tile else min(axis.extent, tile[axis])
+        if extent > 1:
+            steps.append((abs(coefficient), extent))
+    itemsize = access.buffer.dtype.itemsize
+    run, count = 1, 1  # elements next to each other, and how many such runs
+    for step, extent in sorted(steps):
+        if step * itemsize <= LINE or step <= run:
+            run += step * (extent - 1)
+        else:
+            count *= extent
+    return min(count * max(LINE, run * itemsize), max(LINE, access.buffer.size * itemsize))
