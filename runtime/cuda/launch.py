@@ -15,7 +15,7 @@ from graphc.runtime.program import KernelCall, MatmulCall, Place, Program
 
 from .access import accesses
 from .device import Device, View
-from .plan import Launch
+from .groups import Launch
 from .prelude import PRELUDE
 from .source import CudaKernel, print_kernel
 

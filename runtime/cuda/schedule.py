@@ -55,7 +55,7 @@ CYCLES_PER_SHUFFLE = 30.0
 def schedule(nest: Nest, width: int | None = None) -> Kernel:
     """`nest` as a kernel that the CUDA printer takes.
 
-    width: threads for each outer point, 1 or one of plan.GROUP_WIDTHS; None: what the estimate says is best.
+    width: threads for each outer point, 1 or one of groups.GROUP_WIDTHS; None: what the estimate says is best.
     """
     if all(axis.extent for axes in (nest.outer, *(stage.axes for stage in nest.stages)) for axis in axes):
         nest = collapse(nest)

@@ -40,7 +40,7 @@ from graphc.runtime.loop.naive import identity
 from graphc.types import float32, float64
 
 from .access import Pending, accesses
-from .plan import Launch, Plan, addresses, plan_launches
+from .groups import Launch, Plan, addresses, plan_launches
 from .scalar import C_TYPES, INT_MAX, Scalars, literal
 
 _FOLDS = {"sum": ("gc_add", "gc_sum"), "max": ("gc_max", "gc_maximum"), "min": ("gc_min", "gc_minimum")}
