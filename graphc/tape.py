@@ -52,6 +52,10 @@ class Version:
         self.what = ""
         self.where: str | None = None
 
+    def written(self, what: str, where: str | None) -> None:
+        """Note a write, now."""
+        self.stamp, self.what, self.where = _tick(), what, where
+
 
 class ViewOf:
     """That a tensor shares its base's memory: the operations that lead from the base to it."""
@@ -259,7 +263,7 @@ class Tape(Interpreter):
                 old = Version()
                 old.stamp, old.what, old.where = _clock + 1, what, user_location()
                 tensor._record.overwritten = old
-        version.stamp, version.what, version.where = _tick(), what, user_location()
+        version.written(what, user_location())
         if taped:
             # a record of its own, so that later writes don't reach the numbers that `new` remembers
             root._record = new._record

@@ -1,0 +1,154 @@
+"""graphc: one language, two modes. Write array code once; run it on the tape, or compile it to native code.
+
+    import graphc as gc
+
+    x = gc.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    (x * x).sum().backward()         # dynamic: numbers, differentiated as the program runs
+    x.grad                           # tensor([2., 4., 6.])
+
+    fast = gc.compile(gc.grad(lambda x: (x * x).sum()))
+    fast(x)                          # static: the formula 2 * x, compiled
+
+Arrays follow the Python array API standard; `nn`, `optim` and autograd follow PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphc.creation import (
+    arange,
+    asarray,
+    empty,
+    empty_like,
+    eye,
+    from_dlpack,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    tensor,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
+)
+from graphc.errors import (
+    AnomalyError,
+    AutodiffError,
+    AxisError,
+    CompileError,
+    DataError,
+    DeviceError,
+    DTypeError,
+    GraphcError,
+    IndexingError,
+    InplaceError,
+    ShapeError,
+    TraceError,
+    VerifyError,
+)
+from graphc.ops.convolution import conv, conv_transpose
+from graphc.ops.elementwise import (
+    abs,
+    add,
+    astype,
+    ceil,
+    clip,
+    cos,
+    divide,
+    equal,
+    erf,
+    exp,
+    expm1,
+    floor,
+    floor_divide,
+    greater,
+    greater_equal,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    log,
+    log1p,
+    logical_and,
+    logical_not,
+    logical_or,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    positive,
+    power,
+    reciprocal,
+    remainder,
+    rsqrt,
+    sigmoid,
+    sign,
+    sin,
+    softplus,
+    sqrt,
+    square,
+    subtract,
+    tanh,
+    where,
+)
+from graphc.ops.elementwise import power as pow
+from graphc.ops.indexing import scatter_add, take, take_along_axis
+from graphc.ops.linalg import matmul
+from graphc.ops.marks import stop_gradient
+from graphc.ops.movement import (
+    broadcast_to,
+    concat,
+    expand_dims,
+    flatten,
+    flip,
+    iota,
+    matrix_transpose,
+    moveaxis,
+    pad,
+    permute_dims,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+)
+from graphc.ops.pooling import avg_pool, max_pool
+from graphc.ops.reduction import all, any, argmax, argmin, logsumexp, max, mean, min, std, sum, var
+from graphc.tape import enable_grad, no_grad, set_anomaly
+from graphc.tensor import Tensor
+from graphc.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from graphc.types import DType, TensorType, float32, float64, int32, int64
+from graphc.types import bool_ as bool
+
+if TYPE_CHECKING:
+    from graphc import data, nn, optim, random
+    from graphc.random import manual_seed
+    from graphc.runtime.compile import compile
+
+__version__ = "0.1.0"
+
+# Rooms that `import graphc` doesn't enter: each is imported when its name is first used.
+_LATER = {
+    "compile": "graphc.runtime.compile",
+    "data": "graphc.data",
+    "manual_seed": "graphc.random",
+    "nn": "graphc.nn",
+    "optim": "graphc.optim",
+    "random": "graphc.random",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name])
+    value = globals()[name] = getattr(module, name, module)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATER])

@@ -1,0 +1,205 @@
+"""compile(): from a Python function to machine code. Start reading here.
+
+    trace (graphc/trace.py)        run the function once on placeholders: a Graph, and guards on what it read
+    passes (passes/pipeline.py)    rewrite, differentiate, rewrite, fuse
+    plan (runtime/plan.py)         order, memory, one Kernel for each fused node, scheduled for the target
+    print and load                 LLVM text -> machine code -> disk cache (runtime/cpu/), or CUDA (runtime/cuda/)
+    call                           one native entry for the whole call; what it wrote is handed back
+
+A compiled function keeps one Specialisation for each kind of arguments (structure, shapes, dtypes, Python
+values) and each state of what the trace read besides. A call whose guards all fail traces again, and says why.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from graphc.errors import DeviceError, TraceError
+from graphc.guards import Guard
+from graphc.passes import pipeline
+from graphc.tape import Version, recording
+from graphc.tensor import Tensor, active, wrap
+from graphc.trace import ArgumentSource, ArraySource, NumberSource, Source, TensorSource, Trace, Tracer, trace
+from graphc.tree import Structure, flatten, unflatten
+
+from .backend import Backend, backend_for
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Array = npt.NDArray[Any]
+
+log = logging.getLogger("graphc.compile")
+
+
+@dataclass(eq=False, slots=True)
+class Specialisation:
+    """One traced and compiled form of the function."""
+
+    trace: Trace
+    backend: Backend
+    run: Callable[[Sequence[Array]], list[Array]]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def failing(self) -> Guard | None:
+        """The first guard that doesn't hold, or None."""
+        for guard in self.trace.guards:
+            if not guard.holds():
+                return guard
+        return None
+
+    def __call__(self, leaves: Sequence[Any]) -> Any:
+        told = self.trace
+        inputs = [_fetch(source, leaves) for source in told.sources]
+        written = {number for number, _ in told.writes}
+        arrays = [_dense(a) for a in inputs]
+        for number in written:
+            if not inputs[number].flags.writeable:
+                raise TraceError("the compiled function writes into a tensor whose memory is read-only.")
+        outputs = self.run(arrays)
+        for number, _ in told.writes:
+            if arrays[number] is not inputs[number]:  # it wasn't dense: bring the new elements home
+                np.copyto(inputs[number], arrays[number])
+            _touched(told.sources[number], leaves)
+        for source, output in told.grads:
+            owner = source.tensor if isinstance(source, TensorSource) else leaves[source.position]  # type: ignore[union-attr]
+            owner._grad = None if output is None else wrap(outputs[output])
+        return unflatten(told.structure, iter([r.value if r.output is None else wrap(outputs[r.output]) for r in told.results]))
+
+
+def _fetch(source: Source, leaves: Sequence[Any]) -> Array:
+    match source:
+        case ArgumentSource(position):
+            value = leaves[position]
+            if isinstance(value, Tensor):
+                return value._data
+            return value if isinstance(value, np.ndarray) else np.asarray(value, np.float64)
+        case TensorSource(tensor):
+            return tensor._data
+        case ArraySource(array):
+            return array
+        case NumberSource():
+            return np.asarray(source.read(), np.float64)
+
+
+def _dense(array: Array) -> Array:
+    return array if array.flags.c_contiguous and array.flags.aligned else np.ascontiguousarray(array)
+
+
+def _touched(source: Source, leaves: Sequence[Any]) -> None:
+    """Tell the tape that a tensor's memory was written to."""
+    tensor = source.tensor if isinstance(source, TensorSource) else leaves[source.position]  # type: ignore[union-attr]
+    if isinstance(tensor, Tensor):
+        if tensor._version is None:
+            tensor._version = Version()
+        tensor._version.written("a compiled function", None)
+
+
+class CompiledFunction(Generic[P, R]):
+    """What `compile` returns: call it like the function. See explain() and graphs()."""
+
+    def __init__(self, function: Callable[P, R], device: str) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._device = device
+        self._kinds: dict[Any, list[Specialisation]] = {}
+        self._history: list[str] = []
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if isinstance(active(), Tracer):  # inside of another compiled function: part of it
+            return self._function(*args, **kwargs)
+        leaves, structure = flatten((args, kwargs))
+        found = self._find(leaves, structure)
+        return found(leaves)  # type: ignore[no-any-return]
+
+    def _find(self, leaves: list[Any], structure: Structure) -> Specialisation:
+        key = (structure, recording(), *map(_kind, leaves))
+        try:
+            known = self._kinds.setdefault(key, [])
+        except TypeError:
+            raise TraceError(
+                "a compiled function's arguments must be tensors, arrays, numbers or hashable values; "
+                f"got {', '.join(sorted({type(x).__name__ for x in leaves}))}. Close over other objects instead."
+            ) from None
+        failures = []
+        for specialisation in known:
+            failing = specialisation.failing()
+            if failing is None:
+                return specialisation
+            failures.append(failing.explain())
+        reason = "; ".join(failures) if failures else _new_kind(leaves) if self._kinds and self._history else "first call"
+        made = self._specialise(leaves, structure, reason)
+        known.append(made)
+        return made
+
+    def _specialise(self, leaves: list[Any], structure: Structure, reason: str) -> Specialisation:
+        start = time.perf_counter()
+        traced = trace(self._function, leaves, structure)
+        seconds = {"trace": time.perf_counter() - start}
+        backend = backend_for(self._device)
+        run = backend.build(traced.graph, {output: number for number, output in traced.writes}, seconds)
+        made = Specialisation(traced, backend, run, seconds)
+        name = getattr(self._function, "__qualname__", repr(self._function))
+        self._history.append(f"{reason} ({sum(seconds.values()):.3f} s)")
+        log.info("compiled %s: %s", name, self._history[-1])
+        return made
+
+    @property
+    def specialisations(self) -> list[Specialisation]:
+        """Every compiled form, oldest first within a kind of arguments."""
+        return [s for kind in self._kinds.values() for s in kind]
+
+    def graphs(self) -> list[pipeline.Step]:
+        """The graph after tracing and after each pass, for the newest form."""
+        return pipeline.run(self._newest().trace.graph)
+
+    def _newest(self) -> Specialisation:
+        if not self.specialisations:
+            raise TraceError("nothing is compiled yet: call the function once.")
+        return self.specialisations[-1]
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """Why each compilation happened, and how long it took."""
+        return tuple(self._history)
+
+
+def _kind(x: Any) -> Any:
+    """What of an argument leaf decides which compiled form fits."""
+    if isinstance(x, Tensor):
+        return "tensor", x.shape, x.dtype.name, x.requires_grad
+    if isinstance(x, np.ndarray):
+        return "array", x.shape, x.dtype
+    return float if type(x) is float else (type(x), x)
+
+
+def _new_kind(leaves: Sequence[Any]) -> str:
+    kinds = [f"{x.dtype.short}{list(x.shape)}" if isinstance(x, Tensor) else repr(x)[:40] for x in leaves]
+    return f"other arguments: {', '.join(kinds)}"
+
+
+@overload
+def compile(function: Callable[P, R], *, device: str = ...) -> CompiledFunction[P, R]: ...
+@overload
+def compile(*, device: str = ...) -> Callable[[Callable[P, R]], CompiledFunction[P, R]]: ...
+def compile(function: Callable[..., Any] | None = None, *, device: str = "cpu") -> Any:
+    """Compile a function of tensors. Use as a decorator, or as `fast = compile(f)`.
+
+    The function may close over tensors, models and optimizers, call backward() and optimizer.step(), write in
+    place and draw random numbers. It is traced at the first call with each kind of arguments; floats and tensors
+    among the arguments are inputs, other Python values are part of the kind.
+
+    device: "cpu" or "cuda". Raises DeviceError for another or an absent one, TraceError for code that can't be traced.
+    """
+    if device not in ("cpu", "cuda"):
+        raise DeviceError(f"compile: device must be 'cpu' or 'cuda', not {device!r}.")
+    if function is None:
+        return functools.partial(compile, device=device)
+    return CompiledFunction(function, device)
