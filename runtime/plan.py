@@ -1,0 +1,349 @@
+"""A fused Graph -> Program: the order of the steps, what each of them runs, and where every value lies.
+
+An output that updates an input (a parameter, an optimiser's moment) is written into that input's own memory. The
+step that does so runs after all other readers of the old value; where that can't be, it writes to the arena and
+the result is copied at the end.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from graphc.errors import VerifyError
+from graphc.ir.expr import Axis, affine
+from graphc.ir.graph import Graph
+from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node
+from graphc.types import DType
+
+from .gemm import as_gemm
+from .loop.ir import Buffer, Kernel, Load, Offset, Store
+from .loop.lower import Strides, lower
+from .loop.naive import naive
+from .loop.nest import Nest, Stage
+from .memory import Lifetime, place
+from .program import KernelCall, MatmulCall, Place, Program, Step
+
+Schedule = Callable[[Nest], Kernel]
+Layout = Callable[[Node], Strides | None]
+
+BLAS_RESULT = 1 << 20  # elements of a product from which on BLAS computes it
+
+
+def plan(
+    graph: Graph,
+    state: Mapping[int, int] | None = None,
+    schedule: Schedule = naive,
+    blas_result: int = BLAS_RESULT,
+    layout: Layout = lambda value: None,
+) -> Program:
+    """The program of a fused graph.
+
+    state: output number -> number of the input that it overwrites; the others get arguments of their own, which
+        follow the inputs' in the order of the outputs.
+    schedule: how a nest becomes a kernel. blas_result: plain products with at least so many elements go to BLAS.
+    layout: strides of a value (an `item`) that lies in the arena; None for C order.
+    Raises VerifyError if the graph isn't fused, or an output can't overwrite its input for its type.
+    """
+    return _Planner(graph, dict(state or {}), schedule, blas_result, layout).program()
+
+
+@dataclass(slots=True, eq=False)
+class _Value:
+    """Numbers somewhere in memory. node: the input, constant or item it is; None for a copy. target: the input that
+    it is to overwrite."""
+
+    dtype: DType
+    size: int
+    node: Node | None = None
+    place: Place | None = None
+    target: _Value | None = None
+    strides: Strides | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One step to be. node: a fused node, or None for a copy. reads: a value for each operand."""
+
+    node: Node | None
+    reads: tuple[_Value, ...]
+    writes: tuple[_Value, ...]
+    nest: Nest
+    position: int = 0
+
+
+@dataclass(slots=True)
+class _Planner:
+    graph: Graph
+    state: dict[int, int]
+    schedule: Schedule
+    blas_result: int
+    layout: Layout
+    values: dict[Node, _Value] = field(default_factory=dict)
+    works: list[_Work] = field(default_factory=list)
+    constants: list[tuple[DType, bytes]] = field(default_factory=list)
+    messages: dict[str, int] = field(default_factory=dict)
+    nests: dict[tuple[object, ...], Nest] = field(default_factory=dict)
+    kernels: dict[Nest, Kernel] = field(default_factory=dict)
+    arena: int = 0
+
+    def program(self) -> Program:
+        self.collect()
+        self.claim()
+        self.works = ordered(self.works)
+        self.settle()
+        self.allocate()
+        steps = tuple(self.step(work) for work in self.works if any(v.size for v in work.writes))
+        buffers = [Buffer(f"in{i}", n.dtype, n.type.size) for i, n in enumerate(self.graph.inputs)]
+        buffers += [
+            Buffer(f"out{k}", n.dtype, n.type.size) for k, n in enumerate(self.graph.outputs) if k not in self.state
+        ]
+        return Program(steps, tuple(buffers), tuple(self.constants), self.arena, tuple(self.messages))
+
+    # ------------------------------------------------------------------ values and works
+
+    def collect(self) -> None:
+        """A value for every input, constant and item, the same one for a reshape of it; a work for every kernel."""
+        for index, node in enumerate(self.graph.inputs):
+            self.values[node] = _Value(node.dtype, node.type.size, node, Place("argument", index))
+        items: dict[Node, dict[int, Node]] = {}
+        for node in self.graph.nodes:
+            if node.op is ITEM:
+                items.setdefault(node.inputs[0], {})[node.attrs["index"]] = node
+        fixed = set(self.graph.outputs) | {x for n in self.graph.nodes if n.op.body is not None for x in n.inputs}
+        for node in self.graph.nodes:
+            if node.op is CONSTANT:
+                self.values[node] = self.constant(node)
+            elif node.op is ITEM:
+                continue
+            elif node.op is FUSED:
+                results = []
+                for index, inner in enumerate(node.attrs["graph"].outputs):
+                    item = items.get(node, {}).get(index)
+                    value = _Value(inner.dtype, inner.type.size, item)
+                    if item is not None:
+                        value.strides = None if item in fixed else self.layout(item)
+                        self.values[item] = value
+                    results.append(value)
+                operands = tuple(self.values[x] for x in node.inputs)
+                self.works.append(_Work(node, operands, tuple(results), self.nest(node, operands, tuple(results))))
+            elif node.op is not INPUT:
+                operand = node.inputs[0] if len(node.inputs) == 1 else None
+                if operand is None or operand.type.size != node.type.size or operand not in self.values:
+                    raise VerifyError(f"{node!r} isn't fused, nor the same memory as its operand. {node.origin}")
+                self.values[node] = self.values[operand]
+
+    def constant(self, node: Node) -> _Value:
+        array = np.ascontiguousarray(node.attrs["value"].array)
+        self.constants.append((node.dtype, array.astype(array.dtype.newbyteorder("<")).tobytes()))
+        return _Value(node.dtype, node.type.size, node, Place("constant", len(self.constants) - 1))
+
+    def nest(self, node: Node, reads: tuple[_Value, ...], writes: tuple[_Value, ...]) -> Nest:
+        """The nest of a fused node, with the program's codes for its messages; lowered once for equal nodes."""
+        strides = tuple(v.strides for v in (*reads, *writes))
+        key = (node.attrs["graph"], node.attrs["full"], node.attrs["outer"], strides)
+        found = self.nests.get(key)
+        if found is None:
+            found = lower(node.attrs["graph"], node.attrs["full"], node.attrs["outer"], title(node), strides)
+            codes = [self.messages.setdefault(m, len(self.messages) + 1) for m in found.messages]
+            found = self.nests[key] = numbered(found, codes)
+        return found
+
+    def claim(self) -> None:
+        """Let each output be computed where it is wanted: in an argument of its own, or over an input.
+
+        What is no fresh value (an input handed through, one value wanted twice) is copied.
+        """
+        own = len(self.graph.inputs)
+        claimed: set[_Value] = set()
+        for k, output in enumerate(self.graph.outputs):
+            value = self.values[output]
+            target = None
+            if k in self.state:
+                state = self.graph.inputs[self.state[k]]
+                if state.type != output.type:
+                    raise VerifyError(f"output {k} of type {output.type} can't overwrite an input of type {state.type}")
+                target = self.values[state]
+            if value is target:
+                continue  # state that stays as it is
+            if value.place is not None or value in claimed:
+                made = _Value(value.dtype, value.size)
+                self.works.append(_Work(None, (value,), (made,), copying(value.dtype, value.size)))
+                value = made
+            claimed.add(value)
+            value.target = target
+            if target is None:
+                value.place = Place("argument", own)
+                own += 1
+
+    # ------------------------------------------------------------------ places
+
+    def settle(self) -> None:
+        """Values overwrite their inputs where nobody reads the old numbers afterwards; the others are copied last."""
+        last = {value: work.position for work in self.works for value in work.reads}
+        for work in list(self.works):
+            for value in work.writes:
+                if value.target is None:
+                    continue
+                read = last.get(value.target, -1)
+                if read < work.position or (read == work.position and self.in_place(work, value.target, value)):
+                    value.place = value.target.place
+                else:
+                    late = _Value(value.dtype, value.size, place=value.target.place)
+                    self.works.append(_Work(None, (value,), (late,), copying(value.dtype, value.size), len(self.works)))
+
+    def in_place(self, work: _Work, old: _Value, new: _Value) -> bool:
+        """Whether `work` may write `new` over `old`, which it reads."""
+        written = work.nest.params[len(work.reads) + work.writes.index(new)].name
+        names = [p.name for p, v in zip(work.nest.params, work.reads, strict=False) if v is old]
+        return all((name, written) in work.nest.inplace for name in names)
+
+    def allocate(self) -> None:
+        """Offsets in the arena for all values that lie nowhere yet."""
+        first: dict[_Value, int] = {}
+        last: dict[_Value, int] = {}
+        for work in self.works:
+            for value in work.writes:
+                if value.place is None:
+                    first[value] = last[value] = work.position
+            for value in work.reads:
+                if value.place is None:
+                    last[value] = work.position
+        number = {value: i for i, value in enumerate(first)}
+        lifetimes = []
+        for work in self.works:
+            for value in work.writes:
+                if value not in first:
+                    continue
+                over = tuple(
+                    number[old]
+                    for old in dict.fromkeys(work.reads)
+                    if old in first and last[old] == work.position and self.in_place(work, old, value)
+                )
+                nbytes = value.size * value.dtype.itemsize
+                lifetimes.append(Lifetime(nbytes, first[value], last[value], over))
+        offsets, self.arena = place(lifetimes)
+        for value, offset in zip(first, offsets, strict=True):
+            value.place = Place("arena", offset=offset)
+
+    # ------------------------------------------------------------------ steps
+
+    def step(self, work: _Work) -> Step:
+        places = tuple(located(v) for v in (*work.reads, *work.writes))
+        gemm = as_gemm(work.nest)
+        if gemm is not None and gemm.m * gemm.n >= self.blas_result:
+            return MatmulCall(
+                dtype=gemm.dtype,
+                m=gemm.m,
+                n=gemm.n,
+                k=gemm.k,
+                transpose_a=gemm.transpose_a,
+                transpose_b=gemm.transpose_b,
+                lda=gemm.lda,
+                ldb=gemm.ldb,
+                ldc=gemm.ldc,
+                a=places[gemm.a],
+                b=places[gemm.b],
+                c=places[gemm.c],
+                a_offset=gemm.a_offset,
+                b_offset=gemm.b_offset,
+                c_offset=gemm.c_offset,
+                batch=gemm.batch,
+                batch_a=gemm.batch_a,
+                batch_b=gemm.batch_b,
+                batch_c=gemm.batch_c,
+            )
+        plain = replace(work.nest, name="")
+        kernel = self.kernels.get(plain)
+        if kernel is None:
+            name = f"k{len(self.kernels)}_{work.nest.name}"
+            kernel = self.kernels[plain] = self.schedule(replace(work.nest, name=name))
+        return KernelCall(kernel, places)
+
+
+def located(value: _Value) -> Place:
+    assert value.place is not None
+    return value.place
+
+
+def title(node: Node) -> str:
+    """What a kernel does, in a word: the operation of its first result, and the loops."""
+    result = node.attrs["graph"].outputs[0]
+    extents = "x".join(map(str, node.attrs["full"])) or "1"
+    return f"{result.op.name}_{extents}"
+
+
+def numbered(nest: Nest, codes: list[int]) -> Nest:
+    """The nest with its Checks' codes replaced by those of the program."""
+    if not codes:
+        return nest
+    stages = [
+        replace(stage, checks=tuple(replace(check, code=codes[check.code - 1]) for check in stage.checks))
+        for stage in nest.stages
+    ]
+    return replace(nest, stages=tuple(stages))
+
+
+def copying(dtype: DType, size: int) -> Nest:
+    """A nest that copies p0 to o0."""
+    source, target = Buffer("p0", dtype, size), Buffer("o0", dtype, size)
+    axis = Axis("i0", size)
+    at = Offset(affine(axis))
+    stage = Stage(stores=(Store(target, at, Load(source, at)),))
+    return Nest(f"copy_{size}", (source, target), (axis,), (stage,), inplace=(("p0", "o0"),))
+
+
+def ordered(works: list[_Work]) -> list[_Work]:
+    """Operands first; and where possible what overwrites an input after all others that read its old value.
+
+    Otherwise in the given order, which keeps readers near to writers. Sets the positions.
+    """
+    number = {work: i for i, work in enumerate(works)}
+    writer = {value: work for work in works for value in work.writes}
+    readers: dict[_Value, list[_Work]] = {}
+    for work in works:
+        for value in dict.fromkeys(work.reads):
+            readers.setdefault(value, []).append(work)
+    must: dict[_Work, list[_Work]] = {w: [] for w in works}  # come after
+    should: dict[_Work, list[_Work]] = {w: [] for w in works}
+    missing = dict.fromkeys(works, 0)
+    early = dict.fromkeys(works, 0)
+    for before, after in _needs(works, writer):
+        must[before].append(after)
+        missing[after] += 1
+    for work in works:
+        for value in work.writes:
+            for reader in readers.get(value.target, ()) if value.target is not None else ():
+                if reader is not work:
+                    should[reader].append(work)
+                    early[work] += 1
+    ready = [number[w] for w in works if not missing[w] and not early[w]]
+    reluctant = [number[w] for w in works if not missing[w] and early[w]]  # would overwrite what is still needed
+    heapq.heapify(ready)
+    heapq.heapify(reluctant)
+    done: dict[_Work, None] = {}
+    while ready or reluctant:
+        work = works[heapq.heappop(ready or reluctant)]
+        if work in done:
+            continue
+        work.position = len(done)
+        done[work] = None
+        for later in must[work]:
+            missing[later] -= 1
+        for later in should[work]:
+            early[later] -= 1
+        for later in dict.fromkeys((*must[work], *should[work])):
+            if not missing[later] and later not in done:
+                heapq.heappush(reluctant if early[later] else ready, number[later])
+    assert len(done) == len(works), "kernels depend on each other in a circle"
+    return list(done)
+
+
+def _needs(works: list[_Work], writer: dict[_Value, _Work]) -> Iterator[tuple[_Work, _Work]]:
+    for work in works:
+        for value in dict.fromkeys(work.reads):
+            if value in writer:
+                yield writer[value], work
