@@ -21,7 +21,7 @@ from graphc.dispatch import SCALARS, dtype_of_value, number_like, shape_of
 from graphc.errors import AutodiffError
 from graphc.ops.elementwise import add, multiply, negative, strong_multiply
 from graphc.ops.movement import broadcast_to, sum_to
-from graphc.primitive import Fact, Primitive, Value
+from graphc.primitive import Primitive, Value
 
 
 class Vertex(Hashable, Protocol):
@@ -76,7 +76,7 @@ def cotangent_of_operand(
         result = rule(g, y, *xs, **attrs)
         if result is None:
             return None
-    if op.facts & Fact.ELEMENTWISE:
+    if op.elementwise:
         result = sum_to(result, shape_of(xs[number]))
     return result
 
@@ -107,7 +107,7 @@ def pull(
             continue
         y, xs = carrier.values(vertex)
         masked = vertex in strong
-        passes_zeros = masked or bool(op.facts & Fact.SELECTS)
+        passes_zeros = masked or op.selects
         with carrier.deriving(vertex):
             for number, source in enumerate(carrier.sources(vertex)):
                 if source is None or (active is not None and source not in active):
@@ -143,7 +143,7 @@ def tangent_of_result(
             else:
                 term = multiply(t, partial)
             result = term if result is None else add(result, term)
-    if result is not None and op.facts & Fact.ELEMENTWISE:
+    if result is not None and op.elementwise:
         result = broadcast_to(result, shape_of(y))
     return result
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from graphc.errors import DTypeError
 from graphc.ir.node import Node, constant, make
@@ -52,20 +53,27 @@ class numbers:
 
 def apply(primitive: Primitive, *operands: Any, **attrs: Any) -> Value:
     """The result of `primitive` on values of one carrier (Python scalars mix with any)."""
+    if _raw:
+        for x in operands:
+            kind = type(x)
+            if kind is ndarray:
+                return primitive.eval(np, *operands, **attrs)
+            if kind is Node or hasattr(x, "requires_grad"):
+                break
+        else:
+            if operands:
+                return _numbers_of(primitive, operands, attrs)
     for x in operands:
-        kind = type(x)
-        if kind in NUMBERS:
-            continue
-        if kind is Node:
+        if type(x) is Node:
             return make(primitive, as_nodes(operands), attrs)
-        if _raw and not hasattr(x, "requires_grad"):
-            break  # an array of another library (cupy)
-        return _interpret(primitive, operands, attrs)
-    if _raw and operands:
-        result = primitive.eval(array_namespace(operands), *operands, **attrs)
-        # a number computed from Python numbers stays a (weak) Python number
-        return result.item() if all(type(x) in SCALARS for x in operands) else result
     return _interpret(primitive, operands, attrs)
+
+
+def _numbers_of(primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Value:
+    """Raw evaluation on NumPy scalars, Python scalars or arrays of another library."""
+    result = primitive.eval(array_namespace(operands), *operands, **attrs)
+    # a number computed from Python numbers stays a (weak) Python number
+    return result.item() if all(type(x) in SCALARS for x in operands) else result
 
 
 def array_namespace(arrays: tuple[Any, ...]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from graphc.ir.expr import Compute
@@ -63,6 +63,15 @@ class Primitive:
     partials: tuple[Rule | None, ...] | None = None
     body: Callable[..., Compute] | None = None
     facts: Fact = Fact.NONE
+    # the facts that every eager operation asks, as plain booleans (an enum's `&` costs as much as a small operation)
+    elementwise: bool = field(init=False, default=False)
+    selects: bool = field(init=False, default=False)
+    view: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "elementwise", Fact.ELEMENTWISE in self.facts)
+        object.__setattr__(self, "selects", Fact.SELECTS in self.facts)
+        object.__setattr__(self, "view", Fact.VIEW in self.facts)
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"

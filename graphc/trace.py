@@ -27,7 +27,7 @@ from graphc.ops import elementwise as ew
 from graphc.ops.marks import GRADIENT, LEAF, STOP_GRADIENT, TANGENT
 from graphc.ops.movement import RESHAPE, broadcast_to
 from graphc.optim import optimizer as optim
-from graphc.primitive import Fact, Primitive
+from graphc.primitive import Primitive
 from graphc.tape import Leaf, Record, ViewOf, recording
 from graphc.tensor import Hook, Interpreter, Operand, Tensor, interpreting, wrap
 from graphc.tree import Structure, flatten, unflatten
@@ -268,7 +268,7 @@ class Tracer(Interpreter):
                 node = make(STOP_GRADIENT, (node,), {})
         kind = TracedNumber if weak and node.type.dtype is float64 and node.type.shape == () else Tensor
         result = _traced(node, mark, kind)
-        if primitive.facts & Fact.VIEW and isinstance(operands[0], Tensor):
+        if primitive.view and isinstance(operands[0], Tensor):
             self._note_view(result, operands[0], primitive, attrs)
         return result
 

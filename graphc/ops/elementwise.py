@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from graphc.dispatch import NUMBERS, SCALARS, apply, dtype_of_value
 from graphc.ir.expr import Call, Compute, Expr, Literal, affine, axes_of, call
@@ -326,8 +327,10 @@ def _as_float(x: Value) -> Value:
 
 
 def _binary(primitive: Primitive, x: Value, y: Value, kinds: str = "fib") -> Value:
+    if type(x) is ndarray and x.dtype.kind == "f" and (type(y) is ndarray or type(y) in SCALARS):
+        return apply(primitive, x, y)  # the backward sweep's usual case: raw numbers, promoted by NumPy
     if type(x) in NUMBERS or type(y) in NUMBERS:
-        # raw numbers promote by NumPy; a scalar beside a tensor is weak, unless it raises the kind
+        # a scalar beside a tensor is weak, unless it raises the kind
         if type(x) in SCALARS or type(y) in SCALARS:
             x, y = promoted(x, y, kinds)
         return apply(primitive, x, y)
@@ -335,6 +338,8 @@ def _binary(primitive: Primitive, x: Value, y: Value, kinds: str = "fib") -> Val
 
 
 def _float(primitive: Primitive, x: Value) -> Value:
+    if type(x) is ndarray and x.dtype.kind == "f":
+        return apply(primitive, x)
     if type(x) in SCALARS:
         return apply(primitive, float(x))
     return apply(primitive, x if dtype_of_value(x).kind == "f" else astype(x, DEFAULT_FLOAT))
