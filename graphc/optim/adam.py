@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphc.errors import ArgumentError
-from graphc.ops.elementwise import add, divide, maximum, multiply, negative, sqrt, square, subtract
+from graphc.ops.elementwise import maximum
 from graphc.optim.optimizer import (
     Optimizer,
     ParamGroup,
@@ -62,24 +62,24 @@ class Adam(Optimizer):
         """Change p and its moments in place by one step along grad."""
         lr, beta1, beta2 = hyper(group, "lr"), hyper(group, "betas", 0), hyper(group, "betas", 1)
         m, v, step = state["exp_avg"], state["exp_avg_sq"], state["step"]
-        g = negative(grad) if option(group, "maximize") else grad
+        g = -grad if option(group, "maximize") else grad
         if option(group, "weight_decay"):
             decay = hyper(group, "weight_decay")
             if self.decoupled:
                 p.mul_(weak(1 - lr * decay, p))
             else:
-                g = add(g, multiply(p, weak(decay, p)))
+                g = g + p * weak(decay, p)
         step.add_(1)
-        m.add_(multiply(subtract(g, m), weak(1 - beta1, p)))
-        v.mul_(weak(beta2, p)).add_(multiply(square(g), weak(1 - beta2, p)))
+        t = step if step.traced else step.item()
+        m.add_((g - m) * weak(1 - beta1, p))
+        v.mul_(weak(beta2, p)).add_(g * g * weak(1 - beta2, p))
         if option(group, "amsgrad"):
             largest = state["max_exp_avg_sq"]
             largest.copy_(maximum(largest, v))
             v = largest
         # of numbers, in float64: rounded to p's dtype where they meet it
-        size, spread = lr / (1 - beta1**step), sqrt(1 - beta2**step)
-        denominator = add(divide(sqrt(v), weak(spread, p)), weak(hyper(group, "eps"), p))
-        p.sub_(multiply(divide(m, denominator), weak(size, p)))
+        size, spread = lr / (1 - beta1**t), (1 - beta2**t) ** 0.5
+        p.sub_(m / (v.sqrt() / weak(spread, p) + weak(hyper(group, "eps"), p)) * weak(size, p))
 
 
 class AdamW(Adam):

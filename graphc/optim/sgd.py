@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphc.errors import ArgumentError
-from graphc.ops.elementwise import add, equal, multiply, negative, not_equal, where
-from graphc.ops.reduction import any as some
+from graphc.ops.elementwise import where
 from graphc.optim.optimizer import (
     Optimizer,
     ParamGroup,
@@ -62,23 +61,23 @@ class SGD(Optimizer):
 
     def update(self, group: ParamGroup, p: Tensor, grad: Tensor, state: dict[str, Tensor]) -> None:
         """Change p and its buffer in place by one step along grad."""
-        g = negative(grad) if option(group, "maximize") else grad
+        g = -grad if option(group, "maximize") else grad
         if option(group, "weight_decay"):
-            g = add(g, multiply(p, weak(hyper(group, "weight_decay"), p)))
+            g = g + p * weak(hyper(group, "weight_decay"), p)
         if option(group, "momentum"):
             momentum = weak(hyper(group, "momentum"), p)
             b = state["momentum_buffer"]
             if option(group, "dampening"):
-                damped = multiply(g, weak(1 - hyper(group, "dampening"), p))
-                b.copy_(where(equal(state["step"], 0), g, add(multiply(b, momentum), damped)))
+                damped = g * weak(1 - hyper(group, "dampening"), p)
+                b.copy_(where(state["step"] == 0, g, b * momentum + damped))
                 state["step"].add_(1)
             else:
                 b.mul_(momentum).add_(g)  # the buffer starts at 0, so the first step leaves g in it
-            g = add(g, multiply(b, momentum)) if option(group, "nesterov") else b
-        p.sub_(multiply(g, weak(hyper(group, "lr"), p)))
+            g = g + b * momentum if option(group, "nesterov") else b
+        p.sub_(g * weak(hyper(group, "lr"), p))
 
 
 def _begun(p: Tensor, state: Mapping[str, Tensor]) -> Tensor:
     """The step counter: at 0 beside a fresh buffer, past it beside one that was filled without dampening."""
     count = counter(p, state)
-    return count.add_(1) if bool(some(not_equal(state["momentum_buffer"], 0))) else count
+    return count.add_(1) if (state["momentum_buffer"] != 0).any() else count
