@@ -53,14 +53,8 @@ def _fmod_text(name: str, module: Module, dtype: DType, lanes: int) -> str:
         f"%finite = fcmp olt {real} %abs.x, {number(float('inf'))}",
         f"%positive = fcmp ogt {real} %abs.y, {number(0.0)}",
         f"%valid = and {flags} %finite, %positive",
-        # Near the denormals both are scaled up, so that exponents can be compared by their bits.
-        f"%low = fcmp olt {real} %abs.x, {number(tiny)}",
-        f"%scale = select {flags} %low, {real} {number(up)}, {real} {number(1.0)}",
-        f"%unscale = select {flags} %low, {real} {number(1 / up)}, {real} {number(1.0)}",
-        f"%a.up = fmul {real} %abs.x, %scale",
-        f"%b.up = fmul {real} %abs.y, %scale",
-        f"%a = select {flags} %valid, {real} %a.up, {real} {number(0.0)}",
-        f"%b = select {flags} %valid, {real} %b.up, {real} {number(1.0)}",
+        f"%a = select {flags} %valid, {real} %abs.x, {real} {number(0.0)}",
+        f"%b = select {flags} %valid, {real} %abs.y, {real} {number(1.0)}",
     ]
     first = "%a"
     if module.target.fma:
@@ -73,7 +67,9 @@ def _fmod_text(name: str, module: Module, dtype: DType, lanes: int) -> str:
             f"%below = fcmp olt {real} %r, {number(0.0)}",
             f"%r.b = fadd {real} %r, %b",
             f"%r.fixed = select {flags} %below, {real} %r.b, {real} %r",
-            f"%near = fcmp olt {real} %ratio, {number(2.0 ** (mantissa + 1))}",
+            f"%small.q = fcmp olt {real} %ratio, {number(2.0 ** (mantissa + 1))}",
+            f"%some.q = fcmp oge {real} %ratio, {number(1.0)}",  # 0 * inf would be NaN
+            f"%near = and {flags} %small.q, %some.q",
             f"%begin = select {flags} %near, {real} %r.fixed, {real} %a",
         ]
         first = "%begin"
@@ -97,20 +93,25 @@ def _fmod_text(name: str, module: Module, dtype: DType, lanes: int) -> str:
         some = "%some"
     test.append(f"br i1 {some}, label %loop, label %done")
     loop = [
-        f"%bits = bitcast {real} %now to {whole}",
+        # Near the denormals the difference is taken of scaled numbers, whose exponents stand in their bits.
+        f"%low = fcmp olt {real} %now, {number(tiny)}",
+        f"%scale = select {flags} %low, {real} {number(up)}, {real} {number(1.0)}",
+        f"%unscale = select {flags} %low, {real} {number(1 / up)}, {real} {number(1.0)}",
+        f"%now.up = fmul {real} %now, %scale",
+        f"%bits = bitcast {real} %now.up to {whole}",
         f"%power = and {whole} %bits, {integer((2**exponent - 1) << mantissa)}",
         f"%aligned = or {whole} %power, %b.fraction",
         f"%t = bitcast {whole} %aligned to {real}",
-        f"%above = fcmp ogt {real} %t, %now",
+        f"%above = fcmp ogt {real} %t, %now.up",
         f"%half = fmul {real} %t, {number(0.5)}",
         f"%step = select {flags} %above, {real} %half, {real} %t",
-        f"%less = fsub {real} %now, %step",
+        f"%less.up = fsub {real} %now.up, %step",
+        f"%less = fmul {real} %less.up, %unscale",
         f"%next = select {flags} %more, {real} %less, {real} %now",
         "br label %test",
     ]
     done = [
-        f"%small.again = fmul {real} %now, %unscale",
-        f"%signed = call {real} @llvm.copysign.{suffix}({real} %small.again, {real} %x)",
+        f"%signed = call {real} @llvm.copysign.{suffix}({real} %now, {real} %x)",
         f"%order = fcmp uno {real} %x, %y",
         f"%usual = select {flags} %valid, {real} %signed, {real} {number(float('nan'))}",
         f"%result = select {flags} %order, {real} {number(float('nan'))}, {real} %usual",

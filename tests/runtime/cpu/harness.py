@@ -19,7 +19,7 @@ from graphc.runtime.loop.ir import Kernel
 from graphc.runtime.loop.verify import verify
 
 Array = npt.NDArray[Any]
-RUNNABLE = [name for name in ("host", "x86-64-v4", "x86-64-v3", "x86-64") if by_name(name).runs_here()]
+RUNNABLE = [name for name in ("host", "x86-64-v3", "x86-64") if by_name(name).runs_here()]
 GUARD = 64  # bytes before and after each array that must stay as they are
 CANARY = 0xA5
 
