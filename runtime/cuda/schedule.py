@@ -1,7 +1,8 @@
 """The schedule for a GPU: how the points of a Nest are spread over groups of threads.
 
-Three ways, and a rough estimate of their times to choose by:
+Four ways, and a rough estimate of their times to choose by:
 - a thread takes one outer point and runs its stages in loops (elementwise; folds with many outer points);
+- a thread takes several outer points of a contraction, so that it loads each factor once for many of them (tile.py);
 - a group of threads, a warp or a block, takes one outer point, and its lanes share the points of each stage
   (softmax, sums over long rows, weight gradients of convolutions);
 - where the stages don't depend on each other but through memory (a scatter clears, then adds), each stage is a
@@ -38,6 +39,7 @@ from graphc.runtime.loop.schedule.collapse import collapse
 from graphc.types import bool_, int64
 
 from .access import Access, accesses
+from .tile import Tile, single_contraction, tiled, tiles
 
 Extreme: TypeAlias = OneOf["max", "min"]
 
@@ -50,6 +52,7 @@ SERIAL_SCATTER = 64  # up to so many additions in a row keep their order, so the
 CYCLES_PER_LINE = 2.0  # what one multiprocessor takes to fetch 128 bytes through its first-level cache
 CYCLES_PER_ITERATION = 40.0  # of a loop whose loads are pipelined
 CYCLES_PER_SHUFFLE = 30.0
+CYCLES_PER_PRODUCT = 1.0
 
 
 def schedule(nest: Nest, width: int | None = None) -> Kernel:
@@ -62,7 +65,10 @@ def schedule(nest: Nest, width: int | None = None) -> Kernel:
     if width is None and _separable(nest):
         return _by_stage(nest)
     if width is None:
+        tile = min(tiles(nest), key=lambda t: _tile_cycles(nest, t), default=None)
         width = min(_candidates(nest), key=lambda w: _cycles(nest, w))
+        if tile is not None and _tile_cycles(nest, tile) < _cycles(nest, width):
+            return tiled(nest, tile)
     return collapsed(nest) if width == 1 else _by_group(nest, width)
 
 
@@ -200,8 +206,26 @@ def _cycles(nest: Nest, width: int) -> float:
         lines += steps * _lines(found, lane)
         if width > 1:
             latency += len(stage.folds) * CYCLES_PER_SHUFFLE * log2(width)
-    warps = max(1.0, points * width / 32)
-    waves = max(1.0, points * width / (MULTIPROCESSORS * RESIDENT))
+    return _time(points * width, latency, lines)
+
+
+def _tile_cycles(nest: Nest, tile: Tile) -> float:
+    """Roughly the time of a launch whose threads compute a tile of results each."""
+    found = single_contraction(nest)
+    assert found is not None
+    _, a, b = found
+    neighbour = next((axis for axis in reversed(nest.outer) if axis.extent > 1), None)
+    steps = prod(axis.extent for stage in nest.stages for axis in stage.axes)
+    lines = tile.row_count * _line(Access(a.buffer, a.offset, False), neighbour)
+    lines += tile.column_count * _line(Access(b.buffer, b.offset, False), neighbour)
+    latency = steps * (CYCLES_PER_ITERATION + CYCLES_PER_PRODUCT * tile.results)
+    return _time(prod(axis.extent for axis in nest.outer) / tile.results, latency, steps * lines)
+
+
+def _time(threads: float, latency: float, lines: float) -> float:
+    """Cycles until all threads are done. latency: of one thread, alone; lines: fetched by each warp."""
+    warps = max(1.0, threads / 32)
+    waves = max(1.0, threads / (MULTIPROCESSORS * RESIDENT))
     busy = min(MULTIPROCESSORS, ceil(warps / 8))
     return max(latency * waves, warps * lines * CYCLES_PER_LINE / busy)
 

@@ -87,7 +87,7 @@ def _reductions() -> Iterator[Sample]:
         for name in ("sum", "max", "min", "argmax", "argmin"):
             if name == "min" and dtype is not float32:
                 continue
-            for axis in (None, 0, (0, 2), 1):
+            for axis in (None, 0, (0, 2), 1) if dtype is float32 else ((0, 2),):
                 label = f"{name}_{dtype.name}_{axis}".replace(", ", "_").strip("()")
                 yield _one(label.replace("(", "").replace(")", ""), getattr(reduction, name)(x, axis=axis))
     (x,) = inputs((3, 40))

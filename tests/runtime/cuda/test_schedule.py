@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphc.runtime.cuda.schedule import schedule
+from graphc.runtime.cuda.tile import tiled, tiles
 from graphc.runtime.loop.ir import Kernel
 from tests.cuda.devices import DEVICES, device_named, needs_nvrtc
 from tests.cuda.harness import Case, Suite, assert_lean, compare, interpreted
@@ -18,6 +19,8 @@ def schedules(sample: Sample) -> list[Case]:
     kernels: dict[str, Kernel] = {"best": schedule(sample.nest)}
     if any(stage.axes for stage in sample.nest.stages):
         kernels |= {f"{width}": schedule(sample.nest, width) for width in (1, 32, 128)}
+        for tile in list(tiles(sample.nest))[::7]:
+            kernels[f"tile_{tile.row_count}_{tile.column_count}"] = tiled(sample.nest, tile)
     return [Case(f"{sample.name}_{how}", kernel, sample.arrays, ulps=32) for how, kernel in kernels.items()]
 
 
