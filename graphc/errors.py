@@ -42,6 +42,13 @@ class InplaceError(AutodiffError):
     """
 
 
+class AliasError(GraphcError, ValueError):
+    """Two arrays that a compiled function writes in place share memory, as `a` and `a[1:]` do.
+
+    Which write comes last would decide the result. Give each its own array: `a[1:].copy()`.
+    """
+
+
 class AnomalyError(AutodiffError):
     """In anomaly mode: a derivative produced NaN. The message names the forward operation's line."""
 

@@ -43,7 +43,7 @@ def version() -> str:
         text = Path(spec.origin).with_name("_version.py").read_text(encoding="utf-8")
     except OSError:
         text = ""
-    found = re.search(r"""\bversion['"]?\s*[=:]\s*['"]([^'"]+)['"]""", text)
+    found = re.search(r"version_version = '([^']+)'", text)
     if found:
         return found[1]
     import llvmlite

@@ -1,0 +1,81 @@
+"""Large memory that is used again and again: arenas of programs, and big results whose arrays have died.
+
+A fresh page costs the system about as much time as a kernel needs to fill it; memory that was touched before
+costs nothing. Blocks start on a page and ask for huge pages.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphc.types import Shape
+
+HUGE_PAGE = 2 * 2**20
+KEEP = 4  # blocks that wait for their next use, of one size
+
+
+class Block:
+    """Private anonymous memory of `size` bytes, at least one, zeroed at first, given back when the block dies."""
+
+    __slots__ = ("_memory", "_view", "address", "size")
+
+    def __init__(self, size: int) -> None:
+        flags = {}
+        if hasattr(mmap, "MAP_PRIVATE"):  # the default is shared: a forked child would write into our results
+            flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+        self.size = max(size, 1)
+        self._memory = mmap.mmap(-1, self.size, **flags)
+        if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            try:
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
+            except OSError:
+                pass  # a kernel without huge pages: the same memory, somewhat slower
+        self._view = ctypes.c_char.from_buffer(self._memory)
+        self.address = ctypes.addressof(self._view)
+
+
+class _Lease:
+    """The base of a lent array. NumPy holds it as long as any view of the array lives; then the block goes home."""
+
+    __slots__ = ("__array_interface__", "_block", "_home")
+
+    def __init__(self, home: list[Block], block: Block, shape: Shape, dtype: np.dtype[Any]) -> None:
+        self._home = home
+        self._block = block
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (block.address, False),
+        }
+
+    def __del__(self) -> None:
+        if len(self._home) < KEEP:
+            self._home.append(self._block)
+
+
+class Lender:
+    """Gives out arrays of one shape and dtype, uninitialised, in the memory of such arrays that have died.
+
+    Threads may share it: taking from and adding to a list is atomic.
+    """
+
+    __slots__ = ("_dtype", "_home", "_shape", "_size")
+
+    def __init__(self, shape: Shape, dtype: np.dtype[Any]) -> None:
+        self._shape = shape
+        self._dtype = dtype
+        self._size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self._home: list[Block] = []
+
+    def take(self) -> npt.NDArray[Any]:
+        try:
+            block = self._home.pop()
+        except IndexError:
+            block = Block(self._size)
+        return np.asarray(_Lease(self._home, block, self._shape, self._dtype))

@@ -1,0 +1,82 @@
+"""What every native program of this process shares, compiled once a machine and loaded once a process: the pool, the
+matrix products and the gate. Also the choice of a loader."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from graphc.runtime.cache import content_key, disk_cache
+from graphc.runtime.cpu import blas, elf, gate, gemm, jit, pool, threads
+from graphc.runtime.cpu.target import Target, host
+
+_PUBLIC = ("graphc_parallel", "graphc_gemm_f32", "graphc_gemm_f64")
+
+
+class Loaded(Protocol):
+    """An object in memory. loader: "elf" (graphc's own) or "llvmlite"."""
+
+    loader: str
+
+    def address(self, name: str) -> int: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """symbols: what programs may call. gate: the way in, None where programs are entered through Python.
+    blas: what computes products, None for the generated one. code: keeps the machine code alive."""
+
+    symbols: Mapping[str, int]
+    gate: gate.Gate | None
+    blas: blas.Blas | None
+    code: Loaded
+
+
+def load(data: bytes, symbols: Mapping[str, int]) -> Loaded:
+    """Place an object in memory. Linux on x86-64 needs no LLVM for it; elsewhere llvmlite's loader does the work,
+    which `loader` tells."""
+    here = host()
+    if here.x86 and here.linux:
+        return elf.Code(data, symbols)
+    return jit.LinkedCode(data, symbols)
+
+
+def library_text(target: Target, found: blas.Blas | None) -> str:
+    """The module: LLVM IR of pool, products and gate."""
+    return "\n".join([f'target triple = "{target.triple}"', pool.pool_text(target), gemm.gemm_text(found, target),
+                      gate.GATE_TEXT])  # fmt: skip
+
+
+def _load_library() -> Library:
+    target, found = host(), blas.find_blas()
+    text = library_text(target, found)
+    key = content_key("library", text, jit.version(), target.key, jit.Options().key)
+    entry = disk_cache().get_or_make(key, lambda: ({}, jit.compile_text(text, target)))
+    needed = dict(found.symbols) if found is not None else {}
+    for name in ("PyEval_SaveThread", "PyEval_RestoreThread"):
+        needed[name] = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, name))
+    code = load(entry.payload, needed)
+    threads.attach(code.address, target)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=ctypes.PYFUNCTYPE(None)(code.address("graphc_reset_blas")))
+    symbols = {name: code.address(name) for name in _PUBLIC}
+    return Library(symbols, gate.usable(code.address("graphc_call")), found, code)
+
+
+_LOCK = threading.Lock()
+_LIBRARY: list[Library] = []  # never emptied: the pool's threads run its code until the process ends
+
+
+def library() -> Library:
+    """The library of this process."""
+    if not _LIBRARY:
+        with _LOCK:
+            if not _LIBRARY:
+                _LIBRARY.append(_load_library())
+    return _LIBRARY[0]

@@ -1,0 +1,318 @@
+"""Executable: a Program's machine code with all that is needed to call it, made or taken from the cache on disk.
+
+Call it with the arrays of the program's inputs; it gives the arrays of its outputs. An output that overwrites an input
+(state: a parameter, a moment) is that input's own array. The interpreter lock is free while native code runs; any
+number of threads may call one executable at once, each with an arena of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphc.errors import AliasError, ArgumentError, CompileError, DTypeError, IndexingError, ShapeError
+from graphc.runtime.blocks import KEEP, Block, Lender
+from graphc.runtime.cache import DiskCache, content_key, disk_cache, source_digest
+from graphc.runtime.cpu import gate, jit
+from graphc.runtime.cpu.gate import INPUT, OUTPUT, STATE
+from graphc.runtime.cpu.library import library, load
+from graphc.runtime.cpu.target import Target, host
+from graphc.runtime.program import Program
+from graphc.types import DType, Shape, TensorType, dtype_of
+
+Array = npt.NDArray[Any]
+
+ENTRY = "graphc_entry"  # i64 (ptr table, ptr arena, ptr constants)
+ALIGNMENT = 64  # of the arena and of each constant
+LENT = 2**20  # results of so many bytes and more are kept for reuse; below, malloc does that itself
+
+_ROLES = {INPUT: "input", STATE: "state", OUTPUT: "output"}
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One entry of the pointer table. role: INPUT (read), STATE (read and written) or OUTPUT (written, fresh)."""
+
+    dtype: DType
+    shape: Shape
+    role: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What calling a program takes, beyond its machine code; this is what the cache keeps of a Program.
+
+    arguments: inputs and state as the graph orders them, then fresh outputs. results: for each output of the graph the
+    number of the argument that holds it. constants: dtype and little-endian bytes. arena_size: bytes.
+    messages: code k of a failed check means messages[k - 1].
+    """
+
+    arguments: tuple[Argument, ...]
+    results: tuple[int, ...]
+    constants: tuple[tuple[DType, bytes], ...]
+    arena_size: int
+    messages: tuple[str, ...]
+
+    @staticmethod
+    def of(
+        program: Program, inputs: Sequence[TensorType], outputs: Sequence[TensorType], state: Mapping[int, int]
+    ) -> Interface:
+        """The interface of a graph's program. state: output number -> number of the input that it overwrites.
+
+        Raises CompileError where the program's buffers don't fit these types.
+        """
+        written = set(state.values())
+        arguments = [Argument(t.dtype, t.shape, STATE if i in written else INPUT) for i, t in enumerate(inputs)]
+        results = []
+        for number, t in enumerate(outputs):
+            results.append(state.get(number, len(arguments)))
+            if number not in state:
+                arguments.append(Argument(t.dtype, t.shape, OUTPUT))
+        have = [(a.dtype, TensorType(a.shape, a.dtype).size) for a in arguments]
+        want = [(b.dtype, b.size) for b in program.arguments]
+        if have != want:
+            raise CompileError(f"the program's buffers {want} don't fit the graph's inputs and outputs {have}.")
+        return Interface(tuple(arguments), tuple(results), program.constants, program.arena_size, program.messages)
+
+    @property
+    def takes(self) -> int:
+        """How many arrays a call is given."""
+        return sum(a.role != OUTPUT for a in self.arguments)
+
+    def pack(self, code: bytes) -> tuple[dict[str, Any], bytes]:
+        """JSON and bytes that unpack() turns back into this interface and the code."""
+        told = {
+            "arguments": [[a.dtype.name, list(a.shape), _ROLES[a.role]] for a in self.arguments],
+            "results": list(self.results),
+            "constants": [[dtype.name, len(data)] for dtype, data in self.constants],
+            "arena_size": self.arena_size,
+            "messages": list(self.messages),
+            "code": len(code),
+        }
+        return told, b"".join([code, *(data for _, data in self.constants)])
+
+    @staticmethod
+    def unpack(told: Mapping[str, Any], payload: bytes) -> tuple[Interface, bytes]:
+        """The interface and the code. Raises KeyError, TypeError or ValueError if they weren't packed by pack()."""
+        roles = {name: role for role, name in _ROLES.items()}
+        at = int(told["code"])
+        code, constants = payload[:at], []
+        for name, size in told["constants"]:
+            constants.append((dtype_of(name), payload[at : at + size]))
+            at += size
+        if at != len(payload):
+            raise ValueError(f"{len(payload)} bytes instead of {at}")
+        arguments = [Argument(dtype_of(name), tuple(shape), roles[role]) for name, shape, role in told["arguments"]]
+        interface = Interface(
+            tuple(arguments), tuple(told["results"]), tuple(constants), told["arena_size"], tuple(told["messages"])
+        )
+        return interface, code
+
+
+class _Frame:
+    """What one call in flight needs for itself: the arena and the record of pointers."""
+
+    __slots__ = ("arena", "record")
+
+    def __init__(self, interface: Interface, constants: int, entry: int) -> None:
+        self.arena = Block(interface.arena_size)
+        told = [(a.dtype, a.shape, a.role) for a in interface.arguments]
+        self.record = gate.Record(told, self.arena.address, constants, entry)
+
+
+class _Constants:
+    """The constants in one block, aligned, and the table of their addresses."""
+
+    __slots__ = ("_block", "_table", "address")
+
+    def __init__(self, constants: Sequence[tuple[DType, bytes]]) -> None:
+        offsets, size = [], 0
+        for _, data in constants:
+            offsets.append(size)
+            size += -(-len(data) // ALIGNMENT) * ALIGNMENT
+        self._block = Block(size)
+        for offset, (_, data) in zip(offsets, constants, strict=True):
+            ctypes.memmove(self._block.address + offset, data, len(data))
+        self._table = (ctypes.c_void_p * len(constants))(*(self._block.address + offset for offset in offsets))
+        self.address = ctypes.addressof(self._table)
+
+
+class Executable:
+    """Machine code, ready to be called. interface: what it takes and gives. code_size: bytes of the object.
+
+    from_cache: whether the machine code was found on disk.
+    """
+
+    def __init__(self, interface: Interface, code: bytes, from_cache: bool = False) -> None:
+        shared = library()
+        self.interface = interface
+        self.code_size = len(code)
+        self.from_cache = from_cache
+        self._code = load(code, shared.symbols)
+        self._entry = self._code.address(ENTRY)
+        self._function = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3)(self._entry)
+        self._gate = shared.gate
+        self._constants = _Constants(interface.constants)
+        self._frames: list[_Frame] = []  # idle ones; a call takes one and puts it back
+        self._takes = interface.takes
+        self._fresh = [_maker(a) for a in interface.arguments if a.role == OUTPUT]
+        self._pick = _picker(interface.results)
+
+    @property
+    def loader(self) -> str:
+        """What placed the code in memory: "elf" (graphc's own) or "llvmlite"."""
+        return self._code.loader
+
+    def __call__(self, *arrays: Array) -> list[Array]:
+        """Run the program on arrays of the declared dtypes and shapes; returns the outputs' arrays.
+
+        Inputs in another memory order, or that share memory with state, are copied first; state in another order is
+        copied back after. Numbers stand for inputs of shape (). Raises ArgumentError for a wrong number of arguments or
+        for state that is read-only or no array, ShapeError, DTypeError, AliasError for two states that
+        share memory, IndexingError where an index is out of bounds (state may then be partly written).
+        """
+        fresh = [make() for make in self._fresh]
+        every = (*arrays, *fresh)
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame(self.interface, self._constants.address, self._entry)
+        status = self._gate(every, frame.record.address) if self._gate is not None else gate.BAD_ARGUMENT
+        if status < 0:
+            every, status = self._run_mended(frame, arrays, fresh)
+        if len(self._frames) < KEEP:
+            self._frames.append(frame)
+        if status:
+            raise IndexingError(self.interface.messages[status - 1])
+        return self._pick(every)
+
+    def _run_mended(
+        self, frame: _Frame, arrays: Sequence[Array], fresh: Sequence[Array]
+    ) -> tuple[tuple[Array, ...], int]:
+        """The careful way: convert and copy what the gate refused, run, and bring state home."""
+        frame.record.forget()
+        given = [self._checked(i, array) for i, array in enumerate(self._counted(arrays))]
+        ready = self._apart([_dense(array) for array in given], given)
+        for i, array in enumerate((*ready, *fresh)):
+            frame.record.table[i] = array.ctypes.data
+        table = ctypes.addressof(frame.record.table)
+        status = self._function(table, frame.arena.address, self._constants.address)
+        frame.record.forget()
+        for i in self._states():
+            if ready[i] is not given[i]:
+                np.copyto(given[i], ready[i])
+        return (*given, *fresh), status
+
+    def _states(self) -> Iterator[int]:
+        return (i for i, a in enumerate(self.interface.arguments) if a.role == STATE)
+
+    def _counted(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        if len(arrays) != self._takes:
+            raise ArgumentError(f"the compiled function takes {self._takes} arrays, not {len(arrays)}.")
+        return arrays
+
+    def _checked(self, i: int, value: Any) -> Array:
+        """The value as an array of the declared type. Raises as __call__ says."""
+        want = self.interface.arguments[i]
+        who = f"argument {i} of the compiled function"
+        if want.role == STATE and not isinstance(value, np.ndarray):
+            raise ArgumentError(f"{who} is written in place: it must be an array, not {type(value).__name__}.")
+        if (
+            not want.shape
+            and isinstance(value, bool | int | float)
+            and np.result_type(value, want.dtype.numpy) == want.dtype.numpy
+        ):
+            return np.asarray(value, want.dtype.numpy)
+        array = np.asarray(value)
+        if array.dtype != want.dtype.numpy:
+            raise DTypeError(f"{who}: dtype {array.dtype} instead of {want.dtype.name}. Convert with .astype(...).")
+        if array.shape != want.shape:
+            raise ShapeError(f"{who}: shape {array.shape} instead of {want.shape}.")
+        if want.role == STATE and not array.flags.writeable:
+            raise ArgumentError(f"{who} is written in place, but its memory is read-only. Give a copy.")
+        return array
+
+    def _apart(self, ready: list[Array], given: Sequence[Array]) -> list[Array]:
+        """`ready` with copies of the inputs that share memory with state: they keep the values from before the call.
+
+        Raises AliasError if two states share memory: which write comes last would decide the result.
+        """
+        states = list(self._states())
+        for i, j in combinations(states, 2):
+            if np.shares_memory(given[i], given[j]):
+                raise AliasError(
+                    f"arguments {i} and {j} of the compiled function are both written, but share memory. "
+                    "Give each its own array."
+                )
+        return [
+            array.copy()
+            if self.interface.arguments[i].role == INPUT and any(np.may_share_memory(array, ready[j]) for j in states)
+            else array
+            for i, array in enumerate(ready)
+        ]
+
+
+def _dense(array: Array) -> Array:
+    """The array itself if native code can read it as it stands, else a copy in C order."""
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.array(array, order="C", copy=True)
+
+
+def _maker(argument: Argument) -> Callable[[], Array]:
+    """A function that gives uninitialised arrays for an output."""
+    shape, dtype = argument.shape, argument.dtype.numpy
+    if TensorType(shape, argument.dtype).nbytes >= LENT:
+        return Lender(shape, dtype).take
+    return partial(np.empty, shape, dtype)
+
+
+def _picker(results: Sequence[int]) -> Callable[[tuple[Array, ...]], list[Array]]:
+    """A function that takes the outputs' arrays out of all arguments."""
+    if len(results) < 2:  # itemgetter gives no tuple then
+        return lambda every: [every[i] for i in results]
+    pick = itemgetter(*results)
+    return lambda every: list(pick(every))
+
+
+def build(
+    content: str,
+    inputs: Sequence[TensorType],
+    outputs: Sequence[TensorType],
+    state: Mapping[int, int],
+    make: Callable[[], tuple[Program, str]],
+    *,
+    target: Target | None = None,
+    options: jit.Options | None = None,
+    cache: DiskCache | None = None,
+) -> Executable:
+    """The executable of a graph: from the cache, or from the program and LLVM IR that `make` gives.
+
+    content: all that decides what `make` would give (the graph with the values of its constants, options of passes
+    and schedule); the types, graphc's source, llvmlite, target and options are added here.
+    inputs, outputs, state: as in Interface.of. Raises CompileError if LLVM refuses the text.
+    """
+    target, options = target or host(), options or jit.Options()
+    if not target.runs_here():
+        raise CompileError(f"code for {target.triple}, {target.cpu} can't run on this machine.")
+    types = " ".join(map(str, (*inputs, "->", *outputs, *sorted(state.items()))))
+    key = content_key("program", content, types, source_digest(), jit.version(), target.key, options.key)
+    fresh = False
+
+    def made() -> tuple[dict[str, Any], bytes]:
+        nonlocal fresh
+        fresh = True
+        program, text = make()
+        return Interface.of(program, inputs, outputs, state).pack(jit.compile_text(text, target, options))
+
+    entry = (cache if cache is not None else disk_cache()).get_or_make(key, made)
+    interface, code = Interface.unpack(entry.metadata, entry.payload)
+    return Executable(interface, code, from_cache=not fresh)
