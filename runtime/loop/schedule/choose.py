@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import permutations
 from math import prod
 
 from graphc.ir.expr import Axis
 from graphc.runtime.cpu.target import Target
 
-from .cost import FOLD_LANES, SIMPLE, Facts, StageFacts
+from .cost import Access, Facts
 from .memory import traffic
+from .registers import Rows, register_tiles
 
 WORTH_FORKING = 30_000.0  # cycles of a whole kernel, about 8 us
 WORTH_A_RANGE = 12_000.0  # cycles of what a thread takes at a time
 MOST_RANGES = 128
-LATENCY = 4.0  # cycles from one multiply-add to the next on the same register
-LOOP, TILE = 0.75, 20.0  # cycles of overhead of an iteration, and of starting and ending a tile
 PERMUTED = 5  # so many loops at most are tried in every order
-MOST_VECTORS = 4
+TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data
+PACK = 1.5  # cycles to copy one element into the order that lanes want
+MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
+CLEARLY_WORSE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +31,18 @@ class Plan:
     block: how many points of `lanes` make a tile (0: all); in stage loops, how many points of a stage's lanes are
     accumulated side by side. rows: outer axes with how many points of each make a tile, written out.
     order: all outer axes, outermost first. grain: iterations of the outermost loop that a thread takes at a time;
-    0 for a serial kernel.
+    0 for a serial kernel. packed: an operand of a fold that is first copied, for each block of lanes, so that
+    what lanes need is contiguous; the axes that it depends on are then the outermost.
     """
 
     width: int
     lanes: Axis | None
     stage_lanes: tuple[Axis | None, ...]
     block: int
-    rows: tuple[tuple[Axis, int], ...]
+    rows: Rows
     order: tuple[Axis, ...]
     grain: int
+    packed: Access | None
 
     def tile(self, axis: Axis) -> int:
         """Points of an outer axis in a tile: what one iteration of its loop covers."""
@@ -47,30 +52,60 @@ class Plan:
 
 
 def choose(facts: Facts, target: Target) -> Plan:
-    """The plan for a collapsed nest."""
+    """The cheapest plan for a collapsed nest."""
+    rough = {lanes: facts.cost(lanes, _packable(facts, lanes)) for lanes in (None, *facts.nest.outer)}
+    limit = CLEARLY_WORSE * min(rough.values())
+    plans = [plan for lanes, cost in rough.items() if cost <= limit for plan in _plans(facts, lanes, target)]
+    return min(plans, key=lambda found: found[0])[1]
+
+
+def _plans(facts: Facts, lanes: Axis | None, target: Target) -> Iterator[tuple[float, Plan]]:
+    """Plans with these lanes, and what they cost."""
     nest, width = facts.nest, facts.width
-    lanes = min((None, *nest.outer), key=facts.cost)
-    cycles = facts.cost(lanes)
     stage_lanes = tuple(None if lanes else facts.stage_lanes(stage) for stage in facts.stages)
-    rows: tuple[tuple[Axis, int], ...] = ()
-    block = 0
-    inner = [stage for stage in facts.stages if stage.stage.axes]
+    packed = _packable(facts, lanes)
+    inner = [number for number, stage in enumerate(facts.stages) if stage.stage.axes]
     if inner:
-        most = max(inner, key=lambda s: (bool(s.stage.folds), s.points() * s.unit(None, 1)))
-        own = lanes or stage_lanes[facts.stages.index(most)]
-        block, rows = register_tile(most, nest.outer, own, width, target)
-    trips = {axis: -(-axis.extent // dict(rows).get(axis, 1)) for axis in nest.outer}
-    if lanes is not None:
-        if not block:
-            block = _flat_block(facts, lanes, cycles)
-        trips[lanes] = -(-lanes.extent // block) if block else 1
-    parallel = cycles >= WORTH_FORKING
-    order = _order(facts, lanes, block, dict(rows), trips, cycles if parallel else 0.0)
-    grain = 0
-    if parallel and order:
-        each = cycles / max(1, trips[order[0]])
-        grain = max(1, round(WORTH_A_RANGE / each), trips[order[0]] // MOST_RANGES)
-    return Plan(width, lanes, stage_lanes, block, rows, order, grain)
+        main = max(inner, key=lambda n: (bool(facts.stages[n].stage.folds), facts.stages[n].size()))
+        stage = facts.stages[main]
+        rest = facts.cost(lanes, None, leave_out=main)
+        own = lanes or stage_lanes[main]
+        options = [
+            (cost + rest, vectors * width, rows)
+            for cost, vectors, rows in register_tiles(stage, nest.outer, own, packed, width, target)[:TILES_TRIED]
+        ]
+    else:
+        cost = facts.cost(lanes, None)
+        options = [(cost, 0 if lanes is None else _flat_block(facts, lanes, cost), ())]
+    for cycles, block, rows in options:
+        if packed is not None:
+            cycles += PACK * prod(axis.extent for axis, _ in packed.at.terms)
+            pitch = prod(axis.extent for axis, _ in packed.at.terms if axis not in nest.outer) * block
+            if pitch * packed.buffer.dtype.itemsize > MOST_PACKED:
+                continue
+        size = dict(rows)
+        if lanes is not None:
+            size[lanes] = block or lanes.extent
+        trips = {axis: -(-axis.extent // size.get(axis, 1)) for axis in nest.outer}
+        parallel = cycles >= WORTH_FORKING
+        moved, order = _order(facts, lanes, packed, size, trips, cycles if parallel else 0.0)
+        grain = 0
+        if parallel and order:
+            each = cycles / max(1, trips[order[0]])
+            grain = max(1, round(WORTH_A_RANGE / each), trips[order[0]] // MOST_RANGES)
+        yield cycles + moved, Plan(width, lanes, stage_lanes, block, rows, order, grain, packed)
+
+
+def _packable(facts: Facts, lanes: Axis | None) -> Access | None:
+    """An operand of a fold that lanes would have to gather, used often enough to be copied first."""
+    if lanes is None:
+        return None
+    for stage in facts.stages:
+        for load in stage.fold_loads:
+            again = prod(axis.extent for axis in facts.nest.outer if not load.depends(axis))
+            if load.at.coefficient(lanes) not in (0, 1) and again >= 8 and not load.varies and not load.masked:
+                return load
+    return None
 
 
 def _flat_block(facts: Facts, lanes: Axis, cycles: float) -> int:
@@ -92,94 +127,18 @@ def _flat_block(facts: Facts, lanes: Axis, cycles: float) -> int:
     return -(-lanes.extent // (pieces * step)) * step if pieces > 1 else 0
 
 
-# ---------------------------------------------------------------------------------------------- tiles
-
-
-def register_tile(
-    facts: StageFacts, outer: tuple[Axis, ...], lanes: Axis | None, width: int, target: Target
-) -> tuple[int, tuple[tuple[Axis, int], ...]]:
-    """The block of `lanes` and the rows that make accumulating `facts` cheapest within the register file."""
-    stage = facts.stage
-    if lanes is None:
-        return 1, ()
-    own = lanes in stage.axes
-    wide = max((fold.value.dtype.itemsize * width * 8 / target.vector_bits for fold in stage.folds), default=1.0)
-    others = [axis for axis in outer if axis != lanes]
-    usable = [axis for axis in others if _reusable(facts, axis)] if stage.folds else []
-    sizes = {axis: _even_sizes(axis.extent, target.vector_registers) for axis in usable}
-    chunks = -(-lanes.extent // width)
-    best: tuple[float, int, tuple[tuple[Axis, int], ...]] = (float("inf"), 1, ())
-    candidates: list[tuple[tuple[Axis, int], ...]] = [()]
-    candidates += [((axis, size),) for axis in usable for size in sizes[axis] if size > 1]
-    for a, b in combinations(usable, 2):
-        candidates += [((a, m), (b, n)) for m in sizes[a] for n in sizes[b] if m > 1 and n > 1 and min(m, n) <= 8]
-    for vectors in range(1, min(MOST_VECTORS, chunks) + 1):
-        for rows in candidates:
-            count = prod(size for _, size in rows)
-            if vectors * count * max(1, len(stage.folds)) * wide + 2 + vectors > target.vector_registers and (
-                rows or vectors > 1
-            ):
-                continue
-            cost = _tile_cost(facts, outer, lanes, own, chunks, vectors, rows)
-            if cost < best[0] * 0.999:
-                best = (cost, vectors, rows)
-    return best[1] * width, best[2]
-
-
-def _tile_cost(
-    facts: StageFacts,
-    outer: tuple[Axis, ...],
-    lanes: Axis,
-    own: bool,
-    chunks: int,
-    vectors: int,
-    rows: tuple[tuple[Axis, int], ...],
-) -> float:
-    """Cycles for the whole nest. Sizes are averages: an extent is split evenly."""
-    size = dict(rows)
-    mean = {axis: axis.extent / -(-axis.extent // n) for axis, n in rows}
-    side = chunks / -(-chunks // vectors)
-    needed = vectors  # registers beside the accumulators: what is loaded once and used by all rows
-    traffic = 0.0
-    for load in facts.fold_loads:
-        times = prod(mean[axis] for axis in size if load.depends(axis))
-        if load.depends(lanes):
-            traffic += times * side * load.cost(lanes, 1) * (1 if load.at.coefficient(lanes) == 1 else 16)
-        else:
-            traffic += times * 0.5
-    work = side * prod(mean.values()) * max(1, len(facts.stage.folds))
-    arithmetic = work * (0.5 + max(0.0, facts.arithmetic - SIMPLE))
-    each = max(arithmetic, traffic, (arithmetic + traffic) * 0.6, LATENCY) + LOOP + 0.1 * needed
-    tiles = prod(-(-axis.extent // size.get(axis, 1)) for axis in outer if axis != lanes)
-    points = facts.points()
-    blocks = -(-chunks // vectors)
-    if own:
-        points = points // lanes.extent * blocks
-        end = prod(mean.values()) * FOLD_LANES
-    else:
-        tiles *= blocks
-        end = prod(mean.values()) * side
-    return tiles * (points * each + TILE + end)
-
-
-def _reusable(facts: StageFacts, axis: Axis) -> bool:
-    """Whether several points of an outer axis side by side share a load, and no mask tells them apart."""
-    shared = any(not load.depends(axis) for load in facts.fold_loads)
-    return shared and axis.extent > 1 and not any(axis.name in load.masked for load in facts.fold_loads)
-
-
-def _even_sizes(extent: int, most: int) -> list[int]:
-    """The sizes that splitting `extent` into as equal parts as possible can give, up to `most`."""
-    return sorted({-(-extent // parts) for parts in range(-(-extent // most), extent + 1)}) if extent > 1 else [1]
-
-
-# ---------------------------------------------------------------------------------------------- order
-
-
 def _order(
-    facts: Facts, lanes: Axis | None, block: int, rows: dict[Axis, int], trips: dict[Axis, int], cycles: float
-) -> tuple[Axis, ...]:
-    """Outer axes, outermost first: least memory traffic, and enough iterations outermost to share among threads."""
+    facts: Facts,
+    lanes: Axis | None,
+    packed: Access | None,
+    size: dict[Axis, int],
+    trips: dict[Axis, int],
+    cycles: float,
+) -> tuple[float, tuple[Axis, ...]]:
+    """Outer axes, outermost first: least traffic, and enough iterations outermost to share among threads.
+
+    Gives the estimated cycles beside arithmetic too. cycles: of all work, 0 if it isn't shared.
+    """
     outer = facts.nest.outer
     stores = [a for stage in facts.stages for a in stage.accesses if a.store]
     by_stride = sorted(outer, key=lambda axis: -sum(abs(a.at.coefficient(axis)) for a in stores))
@@ -187,20 +146,27 @@ def _order(
         by_stride = [*(axis for axis in by_stride if axis != lanes), lanes]
     looping = [axis for axis in by_stride if trips[axis] > 1]
     still = [axis for axis in by_stride if trips[axis] == 1]
-    if len(looping) > PERMUTED or len(looping) < 2:
-        if cycles and looping:  # the most iterations outermost
-            first = max(looping, key=lambda axis: min(trips[axis], 16))
-            looping = [first, *(axis for axis in looping if axis != first)]
-        return (*looping, *still)
     accesses = tuple({a: None for stage in facts.stages for a in stage.accesses})
-    tile = {axis: rows.get(axis, 1) for axis in outer}
-    if lanes is not None:
-        tile[lanes] = block or lanes.extent
+    tile = {axis: size.get(axis, 1) for axis in outer}
+    first = [axis for axis in looping if packed is not None and packed.depends(axis)]
 
     def cost(order: tuple[Axis, ...]) -> float:
-        return traffic(accesses, order, trips, tile) + cycles * _imbalance(trips[order[0]])
+        lost = cycles * _imbalance(trips[order[0]]) if order else 0.0
+        return traffic(accesses, order, trips, tile) + lost
 
-    return (*min(permutations(looping), key=cost), *still)
+    if len(looping) > PERMUTED:
+        if cycles:  # the most iterations outermost
+            most = max(looping, key=lambda axis: min(trips[axis], 16))
+            looping = [most, *(axis for axis in looping if axis != most)]
+        orders = [tuple(looping)]
+    else:
+        orders = [order for order in permutations(looping) if set(order[: len(first)]) == set(first)]
+    least, best = min(((cost(order), order) for order in orders), key=lambda found: found[0])
+    return least, (
+        *(axis for axis in still if packed is not None and packed.depends(axis)),
+        *best,
+        *(axis for axis in still if packed is None or not packed.depends(axis)),
+    )
 
 
 def _imbalance(trips: int) -> float:

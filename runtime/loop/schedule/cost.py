@@ -67,18 +67,22 @@ class StageFacts:
     def points(self) -> int:
         return prod(axis.extent for axis in self.stage.axes)
 
-    def unit(self, lanes: Axis | None, width: int) -> float:
-        """Cycles for one iteration: of `width` lanes along `lanes`, or a single point."""
+    def size(self) -> float:
+        """How much work a point of the outer axes is."""
+        return self.points() * self.unit(None, 1)
+
+    def unit(self, lanes: Axis | None, width: int, packed: Access | None = None) -> float:
+        """Cycles for one iteration: of `width` lanes along `lanes`, or a single point. packed: made contiguous."""
         scatter = SERIAL_SCATTER * sum(isinstance(s, Accumulate) for s in self.stage.stores)
-        moved = sum(access.cost(lanes, width) for access in self.accesses)
+        moved = sum(CONTIGUOUS_LOAD if a is packed else a.cost(lanes, width) for a in self.accesses)
         return moved + self.arithmetic + scatter + SIMPLE * len(self.stage.folds)
 
-    def cost(self, outer: Iterable[Axis], lanes: Axis | None, width: int) -> float:
+    def cost(self, outer: Iterable[Axis], lanes: Axis | None, width: int, packed: Access | None = None) -> float:
         """Cycles for all points, vectorised along `lanes` (one of outer or of the stage's axes)."""
         points = prod(axis.extent for axis in outer) * self.points()
         if lanes is None:
             return points * self.unit(None, 1)
-        return points / lanes.extent * -(-lanes.extent // width) * self.unit(lanes, width)
+        return points / lanes.extent * -(-lanes.extent // width) * self.unit(lanes, width, packed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +91,17 @@ class Facts:
     stages: tuple[StageFacts, ...]
     width: int
 
-    def cost(self, lanes: Axis | None) -> float:
-        """Cycles with all stages vectorised along the outer axis `lanes`; None: each along its own best axis."""
+    def cost(self, lanes: Axis | None, packed: Access | None, leave_out: int = -1) -> float:
+        """Cycles with all stages vectorised along the outer axis `lanes`; None: each along its own best axis.
+
+        leave_out: number of a stage not to count.
+        """
+        stages = [stage for number, stage in enumerate(self.stages) if number != leave_out]
         if lanes is not None:
-            return sum(stage.cost(self.nest.outer, lanes, self.width) for stage in self.stages)
+            return sum(stage.cost(self.nest.outer, lanes, self.width, packed) for stage in stages)
         rows = prod(axis.extent for axis in self.nest.outer)
         total = 0.0
-        for stage in self.stages:
+        for stage in stages:
             own = self.stage_lanes(stage)
             total += stage.cost(self.nest.outer, own, self.width)
             if own is not None:
@@ -173,7 +181,8 @@ def _stage(stage: Stage, depends: dict[str, frozenset[str]]) -> StageFacts:
     for fold in stage.folds:
         depends[fold.var.name] = dependence(fold.value, depends) - {axis.name for axis in stage.axes}
         fold_loads.update((_load(p, depends), None) for p in parts(fold.value) if isinstance(p, Load))
-    return StageFacts(stage, tuple(accesses), tuple(fold_loads), arithmetic)
+    accesses = {**fold_loads, **accesses}
+    return StageFacts(stage, tuple(accesses), tuple(a for a in accesses if a in fold_loads), arithmetic)
 
 
 def _arithmetic(expr: Expr) -> float:

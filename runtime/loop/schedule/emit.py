@@ -12,7 +12,7 @@ from graphc.runtime.loop.nest import Nest, Stage
 from graphc.types import bool_, int64
 
 from .choose import Plan
-from .cost import Facts
+from .cost import Access, Facts
 from .folds import emit_stage
 from .rewrite import Rewriter, expressions, variables
 from .tile import Tile, loops, scope
@@ -68,6 +68,9 @@ class _Emitter:
         outermost: bool = False,
     ) -> Block:
         """The loops over the blocks of the axes in `order`; rows and lanes: the tile's axes so far."""
+        if self.plan.packed is not None and not rewriter.loads and not any(map(self.plan.packed.depends, order)):
+            copy, instead = self.pack(self.plan.packed, rewriter, lanes)
+            return copy + self.blocks(order, replace(rewriter, loads=instead), rows, lanes)
         if not order:
             return self.tile(rewriter, rows, lanes)
         axis, rest = order[0], order[1:]
@@ -99,6 +102,22 @@ class _Emitter:
             done += part.count
             body += block
         return (For(number, "parallel", body, self.plan.grain),) if parallel else body
+
+    def pack(self, packed: Access, rewriter: Rewriter, lanes: Axis | None) -> tuple[Block, dict[Load, Load]]:
+        """Copy an operand, for a block of lanes, to where its elements for neighbouring lanes are neighbours."""
+        assert lanes is not None
+        stage = next(facts.stage for facts in self.facts.stages if packed in facts.fold_loads)
+        axes = [axis for axis in stage.axes if packed.at.coefficient(axis)]
+        pitch = Tile((), lanes, self.plan.width).pitch
+        at, stride = Affine() + lanes, pitch
+        for axis in reversed(axes):
+            at, stride = at + axis * stride, stride * axis.extent
+        buffer = Buffer(f"{packed.buffer.name}_packed", packed.buffer.dtype, stride, "scratch")
+        load = Load(packed.buffer, Offset(packed.at))
+        copy = Store(buffer, Offset(at), rewriter.expr(load))
+        # The operand is read in the order in which it lies.
+        order = sorted((*axes, lanes), key=lambda axis: -abs(rewriter.affine(packed.at).coefficient(axis)))
+        return (Alloc(buffer), *loops(tuple(order), (copy,), "serial")), {load: Load(buffer, Offset(at))}
 
     def tile(self, rewriter: Rewriter, rows: tuple[Axis, ...], lanes: Axis | None) -> Block:
         """All stages for one tile of outer points."""

@@ -9,7 +9,7 @@ from graphc.ir.expr import Axis
 
 from .cost import Access
 
-LEVELS = ((32 << 10, 1 / 48), (512 << 10, 1 / 12))  # a cache's useful size, cycles to bring a byte into it
+LEVELS = ((36 << 10, 1 / 40), (640 << 10, 1 / 12))  # a cache's useful size, cycles to bring a byte into it
 LINE = 64
 
 
@@ -19,15 +19,23 @@ def traffic(
     """Cycles spent bringing data into the caches when the loops in `order` run, outermost first.
 
     trips: iterations of each loop. tile: how many points of an axis one iteration of its loop covers (an axis that
-    isn't named is covered whole). At each level, data stays from one iteration to the next of the outermost loop
-    inside of which everything fits; the loops outside of that bring it in anew.
+    isn't named is covered whole). For each cache there is an outermost loop inside of which all data fits. The loop
+    around that one brings in anew what differs between its iterations; the loops further out bring in everything.
     """
-    total = 0.0
     inside = [frozenset(order[j:]) for j in range(len(order) + 1)]
-    footprints = [sum(footprint(a, axes, tile) for a in accesses) for axes in inside]
+    touched = [[footprint(a, axes, tile) for a in accesses] for axes in inside]
+    total = 0.0
     for size, price in LEVELS:
-        j = next((j for j, touched in enumerate(footprints) if touched <= size), len(order))
-        total += prod(trips[axis] for axis in order[:j]) * footprints[j] * price
+        j = next((j for j, footprints in enumerate(touched) if sum(footprints) <= size), len(order))
+        if j == 0:
+            total += sum(touched[0]) * price
+            continue
+        axis = order[j - 1]
+        moved = sum(
+            bytes_ * (trips[axis] if access.depends(axis) else 1)
+            for access, bytes_ in zip(accesses, touched[j], strict=True)
+        )
+        total += prod(trips[outer] for outer in order[: j - 1]) * moved * price
     return total
 
 

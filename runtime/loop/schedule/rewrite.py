@@ -17,11 +17,13 @@ TRUE, FALSE = Literal(True, bool_), Literal(False, bool_)
 @dataclass(frozen=True, slots=True)
 class Rewriter:
     """axes: name -> what stands for the axis. variables: name -> what stands for the Var. buffers: name -> the buffer
-    to use instead, the factor for its offsets, and what is added to them. facts: conditions known to hold."""
+    to use instead, the factor for its offsets, and what is added to them. loads: what is read instead of a load, with
+    axes still to be rewritten. facts: conditions known to hold."""
 
     axes: Mapping[str, Affine] = field(default_factory=dict)
     variables: Mapping[str, Expr] = field(default_factory=dict)
     buffers: Mapping[str, tuple[Buffer, int, Affine]] = field(default_factory=dict)
+    loads: Mapping[Load, Load] = field(default_factory=dict)
     facts: frozenset[Expr] = frozenset()
 
     def affine(self, at: Affine) -> Affine:
@@ -63,6 +65,9 @@ class Rewriter:
                 return Index(self.affine(at))
             case Var(name):
                 return self.variables.get(name, expr)
+            case Load() if expr in self.loads:
+                instead = self.loads[expr]
+                return Load(instead.buffer, Offset(self.affine(instead.offset.affine)))
             case Load(buffer, offset, mask, other):
                 new = self.condition(mask)
                 if new == FALSE:
