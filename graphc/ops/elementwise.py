@@ -69,11 +69,20 @@ def _floor_quotient(a: Expr, b: Expr) -> Expr:
     """floor(a / b). In floating point from the exact remainder, so that -0.1 // 0.1 is -1 (as in NumPy)."""
     if a.dtype.kind == "i":
         return call("floordiv", a, b)
-    quotient = call("div", call("sub", a, call("mod", a, b)), b)
-    rounded = call("floor", call("add", quotient, Literal(0.5, a.dtype)))
-    # a / 0 and a / nan: the division itself says it
-    finite = call("eq", call("sub", quotient, quotient), Literal(0.0, a.dtype))
-    return call("select", finite, rounded, call("div", a, b))
+    zero, one = Literal(0.0, a.dtype), Literal(1.0, a.dtype)
+    ratio = call("div", a, b)
+    quotient = call("div", call("sub", a, call("mod", a, b)), b)  # whole, up to rounding
+    below = call("floor", quotient)
+    short = call("gt", call("sub", quotient, below), Literal(0.5, a.dtype))
+    whole = call("select", short, call("add", below, one), below)
+    # With b infinite the remainder of opposite sign is b itself, and says nothing: the quotient is -0 or -1.
+    opposite = call("lt", call("mul", call("sign", a), call("sign", b)), zero)
+    tiny = call("select", opposite, Literal(-1.0, a.dtype), zero)
+    by_infinity = call("select", call("eq", call("sub", a, a), zero), tiny, call("sub", a, a))
+    infinite = call("eq", call("abs", b), Literal(math.inf, a.dtype))
+    result = call("select", infinite, by_infinity, whole)
+    # a / 0 is what the division says; and so is the sign of a zero
+    return call("select", call("or", call("eq", b, zero), call("eq", a, zero)), ratio, result)
 
 
 def _remainder(a: Expr, b: Expr) -> Expr:
@@ -150,7 +159,20 @@ def _power_in_exponent(y: Value, x: Value, p: Value) -> Value:
     return where(zero, 0, multiply(y, log(where(zero, 1, x))))
 
 
-POWER = elementwise("power", "power", "pow", (_power_in_base, _power_in_exponent), facts=_SMOOTH)
+def _is_whole(x: Any) -> bool:
+    return type(x) is int or (type(x) is not float and x.dtype.kind == "i")
+
+
+def _power_eval(xp: Any, a: Any, b: Any) -> Any:
+    """NumPy's power, where it has one; an integer to a negative power is what truncation leaves of it: 0, 1 or -1."""
+    if not (_is_whole(a) and _is_whole(b) and xp.any(xp.less(b, 0))):
+        return xp.power(a, b)
+    whole = xp.power(a, xp.maximum(b, 0))
+    unit = xp.where(xp.equal(xp.remainder(b, 2), 0), xp.multiply(a, a), a)
+    return xp.where(xp.greater_equal(b, 0), whole, xp.where(xp.equal(xp.abs(a), 1), unit, xp.zeros_like(whole)))
+
+
+POWER = elementwise("power", _power_eval, "pow", (_power_in_base, _power_in_exponent), facts=_SMOOTH)
 
 # ---------------------------------------------------------------------------------- order and logic
 

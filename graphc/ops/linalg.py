@@ -73,7 +73,7 @@ def matmul(a: Value, b: Value, /) -> Value:
 
     Raises ShapeError where the inner sizes differ or an operand has no dimension.
     """
-    a, b = promoted(a, b)
+    a, b = promoted(a, b, "fi")
     sa, sb = shape_of(a), shape_of(b)
     if not sa or not sb:
         raise ShapeError(f"matmul: operands need a dimension, got shapes {sa} and {sb}; use * for numbers.")

@@ -29,6 +29,7 @@ from graphc.ir.expr import (
     call,
     within,
 )
+from graphc.ops.elementwise import astype
 from graphc.ops.factories import broadcast_read, check_same_dtype
 from graphc.primitive import Fact, Primitive, Rule, Value
 from graphc.types import (
@@ -42,6 +43,7 @@ from graphc.types import (
     int64,
     normalize_axes,
     normalize_axis,
+    promote,
 )
 
 # ------------------------------------------------------------------------------------------ reshape
@@ -193,7 +195,7 @@ def _unbroadcast_body(x: TensorType, *, shape: Shape) -> Compute:
 UNBROADCAST = Primitive(
     "sum_to",
     infer=_unbroadcast_type,
-    eval=lambda xp, x, *, shape: xp.sum(x, axis=_stretched(x.shape, shape)).reshape(shape),
+    eval=lambda xp, x, *, shape: xp.sum(x, axis=_stretched(x.shape, shape), dtype=x.dtype).reshape(shape),
     vjp=(lambda g, y, x, *, shape: apply(BROADCAST_TO, g, shape=shape_of(x)),),
     jvp=lambda tangents, y, x, *, shape: apply(UNBROADCAST, tangents[0], shape=shape),
     body=_unbroadcast_body,
@@ -483,6 +485,8 @@ def narrow(x: Value, axis: int, start: int, length: int) -> Value:
     """x[start : start + length] on one dimension."""
     shape = shape_of(x)
     axis = normalize_axis(axis, len(shape), "narrow")
+    if not 0 <= start <= start + length <= shape[axis]:
+        raise ShapeError(f"narrow: {start} to {start + length} doesn't fit axis {axis} of {shape}.")
     first, last = [0] * len(shape), list(shape)
     first[axis], last[axis] = start, start + length
     return slice_(x, first, last, [1] * len(shape))
@@ -505,9 +509,12 @@ def flip(x: Value, /, axis: int | Sequence[int] | None = None) -> Value:
 
 
 def concat(arrays: Sequence[Value], /, axis: int = 0) -> Value:
-    """Arrays joined along an existing dimension; the other sizes must agree."""
+    """Arrays joined along an existing dimension; the other sizes must agree. Dtypes are promoted."""
     if not arrays:
         raise ShapeError("concat: needs at least one array.")
+    common = promote(*map(dtype_of_value, arrays))
+    if any(dtype_of_value(x) is not common for x in arrays):
+        arrays = [astype(x, common) for x in arrays]
     return apply(CONCAT, *arrays, axis=normalize_axis(axis, len(shape_of(arrays[0])), "concat"))
 
 

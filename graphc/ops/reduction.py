@@ -89,7 +89,8 @@ MIN = _extreme("min")
 def _position(name: str) -> Any:
     def evaluate(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
         kept = [i for i in range(x.ndim) if i not in axes]
-        rows = x.transpose([*kept, *axes]).reshape([x.shape[i] for i in kept] + [-1])
+        folded = math.prod(x.shape[i] for i in axes)  # not -1, which an empty array can't resolve
+        rows = x.transpose([*kept, *axes]).reshape([x.shape[i] for i in kept] + [folded])
         out = getattr(xp, name)(rows, axis=-1)
         return xp.asarray(out).reshape([1 if i in axes else n for i, n in enumerate(x.shape)] if keepdims else out.shape)
 
