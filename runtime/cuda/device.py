@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from graphc.errors import DeviceError
 from graphc.runtime.program import MatmulCall
-from graphc.types import float32, float64
+from graphc.types import TensorType, float32, float64
 
 from .toolchain import compile_cuda, nvidia_library
 
@@ -51,6 +51,12 @@ class Device(Protocol):
 
     def allocate(self, nbytes: int) -> View:
         """Memory with undefined contents, aligned to 256 bytes; freed when no View holds it."""
+
+    def borrow(self, array: Any) -> View | None:
+        """The memory of an array that lies on this device, None for one of the host. Raises DeviceError otherwise."""
+
+    def empty(self, want: TensorType) -> tuple[Any, View]:
+        """A fresh array on this device, dense, and its memory."""
 
     def upload(self, view: View, array: Array) -> None:
         """Copy a C-contiguous array of exactly the view's size to the device."""
@@ -92,12 +98,26 @@ class CupyDevice:
         properties = self.cupy.cuda.runtime.getDeviceProperties(ordinal)
         self.name = f"{properties['name'].decode()} (sm_{self.architecture})"
         with self.device:
-            self.stream = self.cupy.cuda.Stream(non_blocking=True)
+            self.stream = self.cupy.cuda.Stream.null  # cupy's own, so that arrays made there are ready here
             self.blas = _Cublas(self.cupy, self.stream.ptr)
 
     def allocate(self, nbytes: int) -> View:
         with self.device:
             return View(self.cupy.cuda.alloc(max(nbytes, 1)), 0, nbytes)
+
+    def borrow(self, array: Any) -> View | None:
+        if not isinstance(array, self.cupy.ndarray):
+            return None
+        if array.device.id != self.device.id:
+            raise DeviceError(f"an array lies on GPU {array.device.id}, the compiled function on GPU {self.device.id}.")
+        if not array.flags.c_contiguous:
+            raise DeviceError("an array on the GPU isn't dense: call .copy() on it.")
+        return View(array.data, 0, array.nbytes)
+
+    def empty(self, want: TensorType) -> tuple[Any, View]:
+        with self.device:
+            array = self.cupy.empty(want.shape, want.dtype.numpy)
+        return array, View(array.data, 0, array.nbytes)
 
     def pointer(self, view: View) -> int:
         """The address of a view."""

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from graphc.errors import CompileError, DeviceError
 from graphc.runtime.cuda.device import View
 from graphc.runtime.program import MatmulCall
+from graphc.types import TensorType
 
 HEADER = Path(__file__).with_name("gcemu.hpp")
 # No contraction and no assumption about signs and NaN: the rounding of NVRTC's --fmad=false.
@@ -57,6 +58,19 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class EmulatedArray:
+    """An array that lies on the emulated device."""
+
+    view: View
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return self.view.nbytes
+
+
+@dataclass(frozen=True)
 class Function:
     name: str
     entry: Any
@@ -74,6 +88,13 @@ class EmulatedDevice:
     def allocate(self, nbytes: int) -> View:
         size = max(nbytes, 1)
         return View(Memory(np.full(size, POISON, np.uint8), np.zeros(size, np.uint8)), 0, nbytes)
+
+    def borrow(self, array: Any) -> View | None:
+        return array.view if isinstance(array, EmulatedArray) else None
+
+    def empty(self, want: TensorType) -> tuple[EmulatedArray, View]:
+        view = self.allocate(want.nbytes)
+        return EmulatedArray(view, want.shape, want.dtype.numpy), view
 
     def upload(self, view: View, array: Array) -> None:
         data, written = _bytes(view)

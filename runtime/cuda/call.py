@@ -1,0 +1,120 @@
+"""A compiled graph on a GPU: arrays in, arrays out.
+
+Where a value lies is the user's choice. An array of the host is copied to the device for the call, and state that
+is written is copied back; an array that already lies on the device (cupy) is used where it is. Results are arrays of
+the host, unless some argument lies on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.ir.graph import Graph
+from graphc.runtime.plan import plan
+from graphc.runtime.program import Program
+from graphc.types import TensorType
+
+from .device import CupyDevice, Device, View
+from .launch import CudaExecutable
+from .schedule import schedule
+
+# Results of a product from which on cuBLAS computes it: below, a launch of it costs more than a kernel that is fused
+# with what surrounds it.
+BLAS_RESULT = 1 << 14
+
+
+@cache
+def default_device() -> Device:
+    """The first GPU, opened once. Raises DeviceError where there is none."""
+    return CupyDevice()
+
+
+def cuda_program(graph: Graph, state: Mapping[int, int]) -> Program:
+    """What a call of a fused graph runs. state: output number -> number of the input that it overwrites."""
+    return plan(graph, state, schedule=schedule, blas_result=BLAS_RESULT)
+
+
+class CudaCall:
+    """Call it with an array for each input; it gives an array for each output. State is written in place."""
+
+    def __init__(self, graph: Graph, program: Program, state: Mapping[int, int], device: Device | None = None) -> None:
+        """program: that of `graph`. device None: the first GPU.
+
+        Raises DeviceError where there is none, CompileError where NVRTC refuses the code.
+        """
+        self.device = device or default_device()
+        self.executable = CudaExecutable(program, self.device)
+        count = len(graph.inputs)
+        self._inputs = tuple(n.type for n in graph.inputs)
+        self._fresh = tuple(n.type for k, n in enumerate(graph.outputs) if k not in state)
+        numbers = iter(range(count, count + len(self._fresh)))
+        self._results = tuple(state[k] if k in state else next(numbers) for k in range(len(graph.outputs)))
+        self._written = frozenset(state.values())
+        self._buffers: dict[int, View] = {}  # for what comes from the host, by number of the argument
+
+    @property
+    def source(self) -> str:
+        """The CUDA C++ that runs."""
+        return self.executable.source.text
+
+    def __call__(self, *arrays: Any) -> list[Any]:
+        """Run. Numbers stand for inputs of shape ().
+
+        Raises ArgumentError, ShapeError or DTypeError for arrays that don't fit, IndexingError for an index that is
+        out of bounds (state may then be partly written).
+        """
+        if len(arrays) != len(self._inputs):
+            raise ArgumentError(f"the compiled function takes {len(self._inputs)} arrays, not {len(arrays)}.")
+        given = [_fitting(i, x, want) for i, (x, want) in enumerate(zip(arrays, self._inputs, strict=True))]
+        borrowed = [self.device.borrow(array) for array in given]
+        resident = any(view is not None for view in borrowed)
+        views = [self._uploaded(i, given[i]) if view is None else view for i, view in enumerate(borrowed)]
+        for i, want in enumerate(self._fresh, len(given)):
+            if resident:
+                array, view = self.device.empty(want)
+            else:
+                array, view = np.empty(want.shape, want.dtype.numpy), self._buffer(i, want.nbytes)
+            given.append(array)
+            views.append(view)
+        self.executable(views)
+        for i in (*sorted(self._written), *range(len(arrays), len(given))):
+            if self.device.borrow(given[i]) is None:
+                self._downloaded(views[i], given[i])
+        return [given[i] for i in self._results]
+
+    def _uploaded(self, i: int, array: Any) -> View:
+        view = self._buffer(i, array.nbytes)
+        if array.nbytes:
+            self.device.upload(view, np.ascontiguousarray(array))
+        return view
+
+    def _downloaded(self, view: View, array: Any) -> None:
+        if not array.nbytes:
+            return
+        dense = array if array.flags.c_contiguous else np.empty_like(array, order="C")
+        self.device.download(view, dense)
+        if dense is not array:
+            np.copyto(array, dense)
+
+    def _buffer(self, i: int, nbytes: int) -> View:
+        """Device memory for an argument of the host: allocated at the first call, and kept."""
+        if i not in self._buffers:
+            self._buffers[i] = self.device.allocate(nbytes)
+        return self._buffers[i]
+
+
+def _fitting(i: int, value: Any, want: TensorType) -> Any:
+    """The argument as an array of the declared type. Raises as CudaCall.__call__ says."""
+    if isinstance(value, bool | int | float) and not want.shape:
+        return np.asarray(value, want.dtype.numpy)
+    who = f"argument {i} of the compiled function"
+    if value.shape != want.shape:
+        raise ShapeError(f"{who}: shape {value.shape} instead of {want.shape}.")
+    if value.dtype != want.dtype.numpy:
+        raise DTypeError(f"{who}: dtype {value.dtype} instead of {want.dtype.name}. Convert with .astype(...).")
+    return value
