@@ -30,7 +30,7 @@ from graphc.tensor import Tensor, active, wrap
 from graphc.trace import ArgumentSource, ArraySource, NumberSource, Source, TensorSource, Trace, Tracer, trace
 from graphc.tree import Structure, flatten, unflatten
 
-from .backend import Backend, backend_for
+from .backend import Backend, Run, backend_for
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,7 +45,7 @@ class Specialisation:
 
     trace: Trace
     backend: Backend
-    run: Callable[[Sequence[Array]], list[Array]]
+    run: Run
     seconds: dict[str, float] = field(default_factory=dict)
 
     def failing(self) -> Guard | None:
@@ -57,16 +57,8 @@ class Specialisation:
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         told = self.trace
-        inputs = [_fetch(source, leaves) for source in told.sources]
-        written = {number for number, _ in told.writes}
-        arrays = [_dense(a) for a in inputs]
-        for number in written:
-            if not inputs[number].flags.writeable:
-                raise TraceError("the compiled function writes into a tensor whose memory is read-only.")
-        outputs = self.run(arrays)
+        outputs = self.run(*[_fetch(source, leaves) for source in told.sources])
         for number, _ in told.writes:
-            if arrays[number] is not inputs[number]:  # it wasn't dense: bring the new elements home
-                np.copyto(inputs[number], arrays[number])
             _touched(told.sources[number], leaves)
         for source, output in told.grads:
             owner = source.tensor if isinstance(source, TensorSource) else leaves[source.position]  # type: ignore[union-attr]
@@ -87,10 +79,6 @@ def _fetch(source: Source, leaves: Sequence[Any]) -> Array:
             return array
         case NumberSource():
             return np.asarray(source.read(), np.float64)
-
-
-def _dense(array: Array) -> Array:
-    return array if array.flags.c_contiguous and array.flags.aligned else np.ascontiguousarray(array)
 
 
 def _touched(source: Source, leaves: Sequence[Any]) -> None:
