@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.ir.expr import Affine, Axis
+from graphc.ir.expr import Affine, Axis, Literal
+from graphc.runtime.loop.ir import Let
 from graphc.runtime.loop.nest import Fold, Nest, Stage
+from graphc.types import int64
 
 from .rewrite import Rewriter, affines
 
@@ -31,13 +33,21 @@ def _collapse_stage(stage: Stage, renamed: dict[str, Affine]) -> Stage:
     ordered = any(fold.reducer in ("argmax", "argmin") for fold in stage.folds)
     axes, own = _joined(stage.axes, set(affines(stage)), ordered)
     rewriter = Rewriter(axes={**renamed, **own})
+    lets = tuple(rewriter.let(let) for let in stage.lets)
+    folds = tuple(Fold(fold.var, fold.reducer, rewriter.expr(fold.value)) for fold in stage.folds)
+    if not axes:  # one value is its own sum and its own maximum
+        lets, folds = (*lets, *map(_only, folds)), ()
     return Stage(
         axes,
-        tuple(rewriter.let(let) for let in stage.lets),
-        tuple(Fold(fold.var, fold.reducer, rewriter.expr(fold.value)) for fold in stage.folds),
+        lets,
+        folds,
         tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None),
         tuple(rewriter.check(check) for check in stage.checks),
     )
+
+
+def _only(fold: Fold) -> Let:
+    return Let(fold.var, Literal(0, int64) if fold.reducer in ("argmax", "argmin") else fold.value)
 
 
 def _joined(axes: Sequence[Axis], forms: set[Affine], ordered: bool) -> tuple[tuple[Axis, ...], dict[str, Affine]]:

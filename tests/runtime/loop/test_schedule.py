@@ -1,0 +1,323 @@
+"""The CPU schedule against the nest's own meaning: random programs and shapes, every kind of target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphc.ir.expr import Axis, Call, Index, Literal, affine
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node, make, parameter
+from graphc.ops import convolution, elementwise, linalg, movement, pooling, reduction
+from graphc.runtime.cpu.target import TARGETS, Target
+from graphc.runtime.loop.interp import run, run_nest
+from graphc.runtime.loop.ir import Accumulate, Block, Buffer, For, If, Kernel, Let, Load, Offset, Store, Var
+from graphc.runtime.loop.lower import lower, lower_node
+from graphc.runtime.loop.nest import Fold, Nest, Stage
+from graphc.runtime.loop.schedule.collapse import collapse
+from graphc.runtime.loop.schedule.cpu import schedule_cpu
+from graphc.runtime.loop.schedule.emit import regions
+from graphc.runtime.loop.verify import verify
+from graphc.types import DType, Shape, TensorType, bool_, float32, float64, int64
+
+TARGET_NAMES = sorted(TARGETS)
+EXTENTS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 40])
+
+
+def inputs(*shapes: Shape, dtype: DType = float32) -> list[Node]:
+    return [parameter(i, TensorType(shape, dtype)) for i, shape in enumerate(shapes)]
+
+
+def check(nest: Nest, target: Target, rtol: float = 1e-4) -> Kernel:
+    """The scheduled kernel verifies and gives what the nest means; sums are reordered, so up to rounding."""
+    kernel = schedule_cpu(nest, target)
+    verify(kernel)
+    rng = np.random.default_rng(len(nest.params))
+    wanted: dict[str, Any] = {}
+    for buffer in nest.params:
+        if buffer.dtype.kind == "f":
+            wanted[buffer.name] = rng.standard_normal(buffer.size).astype(buffer.dtype.numpy)
+        else:
+            wanted[buffer.name] = rng.integers(0, 2, buffer.size).astype(buffer.dtype.numpy)
+    got = {name: array.copy() for name, array in wanted.items()}
+    assert run(kernel, got) == run_nest(nest, wanted)
+    for name, array in wanted.items():
+        if array.dtype.kind == "f":
+            np.testing.assert_allclose(got[name], array, rtol=rtol, atol=rtol, err_msg=name)
+        else:
+            np.testing.assert_array_equal(got[name], array, err_msg=name)
+    return kernel
+
+
+def statements(block: Block) -> list[Any]:
+    """All statements of a block, those inside included."""
+    found: list[Any] = []
+    for statement in block:
+        found.append(statement)
+        if isinstance(statement, For | If):
+            found += statements(statement.body)
+    return found
+
+
+def loops(kernel: Kernel, kind: str) -> list[For]:
+    return [s for s in statements(kernel.body) if isinstance(s, For) and s.kind == kind]
+
+
+# ------------------------------------------------------------------------------------------------ products
+
+
+def product(m: int, n: int, k: int, ta: bool, tb: bool, batch: Shape = (), dtype: DType = float32) -> Nest:
+    a, b = inputs((*batch, k, m) if ta else (*batch, m, k), (n, k) if tb else (k, n), dtype=dtype)
+    last = len(batch)
+    swapped = (*range(last), last + 1, last)
+    left = make(movement.PERMUTE_DIMS, (a,), {"axes": swapped}) if ta else a
+    right = make(movement.PERMUTE_DIMS, (b,), {"axes": (1, 0)}) if tb else b
+    return lower(Graph([a, b], [make(linalg.MATMUL, (left, right), {})]), (*batch, m, n), tuple(range(last + 2)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    EXTENTS, EXTENTS, EXTENTS, st.booleans(), st.booleans(), st.sampled_from([(), (2,), (3, 2)]),
+    st.sampled_from(TARGET_NAMES), st.sampled_from([float32, float64]),
+)  # fmt: skip
+def test_products(m: int, n: int, k: int, ta: bool, tb: bool, batch: Shape, target: str, dtype: DType) -> None:
+    check(product(m, n, k, ta, tb, batch, dtype), TARGETS[target])
+
+
+@pytest.mark.parametrize("name", TARGET_NAMES)
+@pytest.mark.parametrize(("ta", "tb"), [(False, False), (False, True), (True, False)])
+def test_a_product_keeps_its_sums_in_registers(name: str, ta: bool, tb: bool) -> None:
+    """Within the loop over k only registers are accumulated, and no more of them than the target has."""
+    target = TARGETS[name]
+    kernel = check(product(96, 64, 48, ta, tb), target)
+    found = [s for s in statements(kernel.body) if isinstance(s, Accumulate)]
+    assert found
+    for statement in found:
+        if statement.buffer.space == "register":
+            assert statement.buffer.size <= target.vector_registers * target.lanes(float32)
+            assert statement.buffer.size >= 4 * target.lanes(float32)
+        else:
+            assert statement.buffer.space == "scratch"
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
+def test_empty_products(m: int, n: int, k: int) -> None:
+    check(product(m, n, k, False, False), TARGETS["x86-64-v4"])
+
+
+def test_an_operand_that_lanes_would_gather_is_packed() -> None:
+    kernel = check(product(200, 64, 32, False, True), TARGETS["x86-64-v4"])
+    assert any("packed" in s.buffer.name for s in statements(kernel.body) if isinstance(s, Store))
+
+
+# -------------------------------------------------------------------------------------------- convolutions
+
+
+def batch_innermost(n: int, c: int, *spatial: int) -> tuple[int, ...]:
+    strides, step = [], n
+    for extent in reversed(spatial):
+        strides.append(step)
+        step *= extent
+    return (1, step, *reversed(strides))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_convolutions(data: st.DataObject) -> None:
+    """Forward, with respect to the input, with respect to the kernel; batch outermost or innermost."""
+    n = data.draw(st.sampled_from([1, 2, 16, 17, 32]))
+    groups = data.draw(st.sampled_from([1, 1, 2]))
+    c, o = groups * data.draw(st.integers(1, 3)), groups * data.draw(st.integers(1, 5))
+    kernel = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
+    size = (data.draw(st.integers(3, 8)), data.draw(st.integers(3, 8)))
+    step, low = data.draw(st.integers(1, 2)), data.draw(st.integers(0, 2))
+    attrs = {
+        "stride": (step, 1), "padding": ((low, 1), (0, low)),
+        "lhs_dilation": (1, data.draw(st.integers(1, 2))), "rhs_dilation": (1, 1), "groups": groups,
+    }  # fmt: skip
+    x, w = inputs((n, c, *size), (o, c // groups, *kernel))
+    y = make(convolution.CONV, (x, w), attrs)
+    target = TARGETS[data.draw(st.sampled_from(TARGET_NAMES))]
+    inner = data.draw(st.booleans())
+    strides = [batch_innermost(*x.shape), None, batch_innermost(*y.shape)] if inner else None
+    check(lower_node(y, strides=strides), target)
+
+
+@pytest.mark.parametrize("n", [16, 24])
+def test_conditions_stand_outside_of_lanes(n: int) -> None:
+    """With the batch in the lanes, padding is decided for a whole tile: no masked load is left."""
+    x, w = inputs((n, 3, 6, 6), (4, 3, 3, 3))
+    attrs = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "groups": 1}
+    nest = lower_node(
+        make(convolution.CONV, (x, w), attrs), strides=[batch_innermost(n, 3, 6, 6), None, batch_innermost(n, 4, 6, 6)]
+    )
+    kernel = check(nest, TARGETS["x86-64-v4"])
+    assert any(isinstance(s, If) for s in statements(kernel.body))
+    values = [s.value for s in statements(kernel.body) if isinstance(s, Store | Accumulate)]
+    assert all(v.mask is None for v in values if isinstance(v, Load))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([1, 3, 16, 17]), st.integers(1, 3), st.integers(2, 9), st.integers(1, 3), st.integers(1, 3),
+    st.booleans(), st.sampled_from(TARGET_NAMES),
+)  # fmt: skip
+def test_pooling(n: int, c: int, size: int, window: int, stride: int, inner: bool, name: str) -> None:
+    window = min(window, size)
+    attrs = {
+        "window": (window, window), "stride": (stride, stride), "padding": ((0, window // 2), (window // 2, 0)),
+        "dilation": (1, 1),
+    }  # fmt: skip
+    (x,) = inputs((n, c, size, size))
+    y = make(pooling.MAX_POOL, (x,), attrs)
+    layout = [batch_innermost(*x.shape), batch_innermost(*y.shape)] if inner else None
+    check(lower_node(y, strides=layout), TARGETS[name])
+    g = parameter(0, y.type)
+    x = parameter(1, x.type)
+    back = [batch_innermost(*y.shape), *[batch_innermost(*x.shape)] * 2] if inner else None
+    check(lower_node(make(pooling.MAX_POOL_SCATTER, (g, x), attrs), strides=back), TARGETS[name])
+
+
+# ------------------------------------------------------------------------------ elementwise and reductions
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(EXTENTS, min_size=0, max_size=3), st.permutations(range(3)), st.sampled_from(TARGET_NAMES),
+    st.booleans(),
+)  # fmt: skip
+def test_elementwise(shape: list[int], axes: list[int], name: str, broadcast: bool) -> None:
+    """A transposed operand, and one broadcast along the first axis."""
+    axes = [axis for axis in axes if axis < len(shape)]
+    turned = tuple(shape[axes.index(i)] for i in range(len(shape)))
+    a, b = inputs(tuple(shape), tuple(shape[1:]) if broadcast and shape else tuple(turned))
+    if broadcast and shape:
+        other = make(movement.BROADCAST_TO, (b,), {"shape": tuple(shape)})
+    else:
+        inverse = tuple(axes)
+        other = make(movement.PERMUTE_DIMS, (b,), {"axes": inverse})
+    y = make(elementwise.ADD, (make(elementwise.EXP, (a,), {}), other), {})
+    check(lower(Graph([a, b], [y]), tuple(shape), tuple(range(len(shape)))), TARGETS[name])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(EXTENTS, min_size=1, max_size=3), st.data(), st.sampled_from(TARGET_NAMES),
+    st.sampled_from(["sum", "max", "argmax", "argmin"]), st.sampled_from([float32, float64, int64]),
+)  # fmt: skip
+def test_reductions(shape: list[int], data: st.DataObject, name: str, kind: str, dtype: DType) -> None:
+    axes = tuple(sorted(data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1))))
+    (x,) = inputs(tuple(shape), dtype=dtype)
+    primitive = {p.name: p for p in reduction.PRIMITIVES}[kind]
+    check(lower_node(make(primitive, (x,), {"axes": axes, "keepdims": False})), TARGETS[name])
+
+
+def row_nest(rows: int, columns: int, transposed: bool) -> Nest:
+    """Softmax of each row, with the exponentials kept in a local; the columns of an array if `transposed`."""
+    x = Buffer("x", float32, rows * columns)
+    y = Buffer("y", float32, rows * columns)
+    kept = Buffer("kept", float32, columns, "scratch")
+    i, j = Axis("i", rows), Axis("j", columns)
+    at = Offset(i + j * rows if transposed else i * columns + j)
+    largest, total, scale = Var("largest", float32), Var("total", float32), Var("scale", float32)
+    power = Var("power", float32)
+    shifted = Call("sub", (Load(x, at), largest), float32)
+    return Nest(
+        "softmax",
+        (x, y),
+        (i,),
+        (
+            Stage((j,), folds=(Fold(largest, "max", Load(x, at)),)),
+            Stage(
+                (j,),
+                lets=(Let(power, Call("exp", (shifted,), float32)),),
+                folds=(Fold(total, "sum", power),),
+                stores=(Store(kept, Offset(affine(j)), power),),
+            ),
+            Stage(lets=(Let(scale, Call("div", (Literal(1.0, float32), total), float32)),)),
+            Stage((j,), stores=(Store(y, at, Call("mul", (Load(kept, Offset(affine(j))), scale), float32)),)),
+        ),
+        locals=(kept,),
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(EXTENTS, EXTENTS, st.booleans(), st.sampled_from(TARGET_NAMES))
+def test_rows_of_several_stages(rows: int, columns: int, transposed: bool, name: str) -> None:
+    check(row_nest(rows, columns, transposed), TARGETS[name])
+
+
+def test_gather_and_scatter() -> None:
+    """Rows picked and rows added to, by numbers in memory: lanes run along the rows."""
+    table, index, out = Buffer("table", float32, 5 * 33), Buffer("index", int64, 7), Buffer("out", float32, 7 * 33)
+    i, j = Axis("i", 7), Axis("j", 33)
+    number = Load(index, Offset(affine(i)))
+    gather = Nest(
+        "gather", (table, index, out), (i, j),
+        (Stage(stores=(Store(out, Offset(i * 33 + j), Load(table, Offset(affine(j), ((number, 33),)))),)),),
+    )  # fmt: skip
+    clear = Axis("r", 5)
+    scatter = Nest(
+        "scatter", (table, index, out), (j,),
+        (
+            Stage((clear,), stores=(Store(table, Offset(clear * 33 + j), Literal(0.0, float32)),)),
+            Stage((i,), stores=(
+                Accumulate(table, Offset(affine(j), ((number, 33),)), "sum", Load(out, Offset(i * 33 + j))),
+            )),
+        ),
+    )  # fmt: skip
+    for target in TARGETS.values():
+        assert loops(check(gather, target), "vector")
+        assert loops(check(scatter, target), "vector")
+
+
+# ------------------------------------------------------------------------------------------------- details
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.sampled_from([1, 4, 16]))
+def test_regions_cover_each_point_once(extent: int, size: int, unit: int) -> None:
+    found = [
+        point
+        for region in regions(extent, size, unit)
+        for block in range(region.count)
+        for point in range(region.start + block * region.size, region.start + (block + 1) * region.size)
+    ]
+    assert found == list(range(extent))
+    assert all(region.size <= max(size, unit) for region in regions(extent, size, unit))
+
+
+def test_contiguous_axes_become_one() -> None:
+    x, y = inputs((4, 5, 6), (4, 5, 6))
+    nest = collapse(lower_node(make(elementwise.ADD, (x, y), {})))
+    assert [axis.extent for axis in nest.outer] == [120]
+
+
+def test_large_work_is_shared_and_small_is_not() -> None:
+    for shape, shared in (((8,), False), ((1000, 1000), True), ((1_000_000,), True)):
+        (x,) = inputs(shape)
+        kernel = schedule_cpu(lower_node(make(elementwise.EXP, (x,), {})), TARGETS["x86-64-v3"])
+        verify(kernel)
+        parallel = loops(kernel, "parallel")
+        assert bool(parallel) == shared
+        assert all(loop.axis.extent >= 8 for loop in parallel)
+
+
+def test_masks_of_single_lanes_stay() -> None:
+    """A mask that differs from lane to lane is kept; one that always holds is dropped."""
+    i, j = Axis("i", 3), Axis("j", 40)
+    x, y = Buffer("x", float32, 120), Buffer("y", float32, 120)
+    some = Call("lt", (Index(affine(j)), Literal(33, int64)), bool_)
+    always = Call("ge", (Index(affine(j)), Literal(0, int64)), bool_)
+    at = Offset(i * 40 + j)
+    nest = Nest(
+        "masks", (x, y), (i, j), (Stage(stores=(Store(y, at, Load(x, at, some, 7.0), always),)),)
+    )  # fmt: skip
+    kernel = check(nest, TARGETS["x86-64-v3"])
+    (store,) = (s for s in statements(kernel.body) if isinstance(s, Store))
+    assert store.mask is None
+    assert isinstance(store.value, Load)
+    assert store.value.mask is not None
