@@ -103,7 +103,7 @@ class Code:
     def __init__(self, data: bytes, symbols: Mapping[str, int]) -> None:
         try:
             self._load(data, symbols)
-        except (struct.error, IndexError, ValueError) as error:
+        except (struct.error, ArithmeticError, LookupError, MemoryError, ValueError) as error:
             raise CompileError(f"the object is damaged, or of a kind that graphc can't load: {error}") from None
 
     def _load(self, data: bytes, symbols: Mapping[str, int]) -> None:
