@@ -18,6 +18,7 @@ from graphc.passes import pipeline
 
 from .cpu.llvm import print_program
 from .cpu.target import host
+from .cuda.call import CudaCall, cuda_program, default_device
 from .executable import build
 from .loop.schedule.cpu import schedule_cpu
 from .plan import plan
@@ -75,7 +76,26 @@ class CpuBackend(Backend):
             return build(print_graph(graph), inputs, outputs, state, make)
 
 
-_BACKENDS: dict[str, Backend] = {"cpu": CpuBackend()}
+class CudaBackend(Backend):
+    """CUDA C++, compiled by NVRTC for the GPU that is there."""
+
+    name = "cuda"
+
+    def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
+        return cuda_program(graph, state)
+
+    def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
+        with _timed(seconds, "find the GPU"):
+            device = default_device()
+        with _timed(seconds, "passes"):
+            fused = pipeline.run(graph)[-1].graph
+        with _timed(seconds, "plan and schedule"):
+            program = self.program(fused, state)
+        with _timed(seconds, "build"):
+            return CudaCall(fused, program, state, device)
+
+
+_BACKENDS: dict[str, Backend] = {"cpu": CpuBackend(), "cuda": CudaBackend()}
 
 
 def backend_for(device: str) -> Backend:

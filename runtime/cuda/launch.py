@@ -39,9 +39,11 @@ class Source:
 def print_program(program: Program) -> Source:
     """The CUDA C++ of every kernel of `program`; a kernel that runs twice is printed once."""
     printed: dict[int, CudaKernel] = {}
+    names: set[str] = set()
     for step in program.steps:
         if isinstance(step, KernelCall) and id(step.kernel) not in printed:
-            name = f"k{len(printed)}_{step.kernel.name}"
+            name = step.kernel.name if step.kernel.name not in names else f"{step.kernel.name}_{len(printed)}"
+            names.add(name)
             printed[id(step.kernel)] = print_kernel(step.kernel, name)
     text = "\n".join([PRELUDE, *(kernel.text for kernel in printed.values())])
     kernels = tuple(printed[id(s.kernel)] if isinstance(s, KernelCall) else None for s in program.steps)

@@ -48,7 +48,7 @@ _RESERVED = """
     auto bool break case char class const continue default delete do double else enum explicit extern false float for
     friend goto if inline int long mutable namespace new operator private protected public register return short
     signed sizeof static struct switch template this throw true try typedef union unsigned using virtual void
-    volatile while min max exp log pow floor sin cos tanh erf sqrt abs y0 y1 yn j0 j1 jn gamma
+    volatile while min max exp log pow floor sin cos tanh erf sqrt abs
 """
 _RESERVED_NAMES = frozenset(_RESERVED.split())
 
