@@ -133,19 +133,27 @@ class LinkedCode:
 
     def __init__(self, data: bytes, symbols: Mapping[str, int]) -> None:
         llvm = _binding()
+        machine = _new_machine(host(), Options())
+        self._jit = llvm.create_lljit_compiler(machine, use_jit_link=True, suppress_errors=True)
+        linker = llvm.JITLibraryBuilder().add_object_img(data)
         for name, address in symbols.items():
-            llvm.add_symbol(name, address)
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_machine(host(), Options()))
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(data))
-        self._engine.finalize_object()
+            linker.import_symbol(name, address)
+        try:
+            self._held = [linker.add_current_process().link(self._jit, "graphc")]
+        except RuntimeError as error:
+            raise CompileError(f"LLVM can't load the object: {error}") from None
 
     def address(self, name: str) -> int:
         """Where function `name` starts. Raises CompileError if there is none."""
-        found = int(self._engine.get_function_address(name))
-        if not found:
-            raise CompileError(f"the object defines no function {name!r}.")
-        return found
+        try:
+            found = self._jit.lookup("graphc", name)
+        except RuntimeError as error:
+            raise CompileError(f"the object defines no function {name!r}: {error}") from None
+        self._held.append(found)  # memory is given back when the last reference to it goes
+        return int(found[name])
 
     def close(self) -> None:
         """Give the memory back; no function of the object may be running or be called again."""
-        self._engine.close()
+        for held in self._held:
+            held.close()
+        self._jit.close()
