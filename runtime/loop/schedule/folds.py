@@ -315,10 +315,8 @@ def _staged(values: list[Expr], inner: Tile, accumulators: list[_Accumulator]) -
     found = {load: None for value in values for load in _top_loads(value)}
     depends = {load: frozenset(axis for axis in inner.rows if _depends(load, axis)) for load in found}
     laned = {load: inner.lanes is not None and _depends(load, inner.lanes) for load in found}
-    rows = min(
-        permutations(inner.rows),
-        key=lambda order: staged_registers(order, [depends[load] for load in found if laned[load]]),
-    )
+    # Broadcast numbers count too: what row loops repeat, the code generator reads once and keeps.
+    rows = min(permutations(inner.rows), key=lambda order: staged_registers(order, [depends[load] for load in found]))
     stands: dict[Expr, Expr] = {}
     levels: list[Block] = [() for _ in range(len(rows) + 1)]  # what stands inside so many of the row loops
     for number, load in enumerate(found):
@@ -349,7 +347,7 @@ def _staged(values: list[Expr], inner: Tile, accumulators: list[_Accumulator]) -
 
 
 def staged_registers(order: Sequence[Axis], depends: Sequence[frozenset[Axis]]) -> int:
-    """Vectors held across row loops, when they run in this order; depends: the row axes of each load with lanes."""
+    """Vectors held across row loops, when they run in this order; depends: the row axes of each load."""
     total = 0
     for axes in depends:
         level = next((i for i, axis in enumerate(order) if axis not in axes), len(order))
