@@ -4,24 +4,25 @@ Every value knows its `level`: the depth of the innermost scope (loop or branch)
 instruction is written at the level of its operands, once: what doesn't change in a loop stands before the loop,
 and the same instruction is never written twice in one scope. So the text needs no clean-up passes.
 
-Loads take part too, within two limits: not out of a loop that writes their memory, and not more than
-HOISTED_LOADS out of each loop, since what doesn't fit in registers is better read again where it is used.
+Loads take part too, within limits: not out of a loop that writes their memory, not more than HOISTED_LOADS out of each
+loop, and of one scope's loads only the RECENT_LOADS last used are kept: what doesn't fit in registers is better
+read again where it is used.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal as OneOf
-
-import numpy as np
 
 from graphc.runtime.cpu.math import MathFunction
 from graphc.runtime.cpu.target import Target
 from graphc.types import DType, Scalar, bool_, float32, float64, int32, int64
 
 HOISTED_LOADS = 8
+RECENT_LOADS = 8
 
 SCALAR_TYPES = {bool_: "i1", int32: "i32", int64: "i64", float32: "float", float64: "double"}
 SUFFIXES = {bool_: "i1", int32: "i32", int64: "i64", float32: "f32", float64: "f64"}
@@ -52,7 +53,7 @@ class Scope:
 
     block: label of the basic block being written. written: buffers that the scope writes. opening: for a loop, its
     label, index, begin, end and step; for a branch, the label where it joins. memo: pure instruction -> its name.
-    loads: buffer -> load instruction -> its name. hoisted: loads moved out of the scope.
+    loads: load instruction -> (its name, the buffer), the last used at the end. hoisted: loads moved out.
     """
 
     kind: OneOf["function", "loop", "branch"]
@@ -61,7 +62,7 @@ class Scope:
     opening: tuple[str, ...] = ()
     lines: list[str] = field(default_factory=list)
     memo: dict[str, str] = field(default_factory=dict)
-    loads: dict[str, dict[str, str]] = field(default_factory=dict)
+    loads: dict[str, tuple[str, str]] = field(default_factory=dict)
     hoisted: int = 0
 
 
@@ -143,9 +144,10 @@ class Emitter:
                 level = depth
                 break
         for depth in range(level, self.level + 1):
-            found = self.scopes[depth].loads.get(buffer, {}).get(instruction)
-            if found is not None:
-                return found, depth
+            loads = self.scopes[depth].loads
+            if instruction in loads:
+                loads[instruction] = loads.pop(instruction)
+                return loads[instruction][0], depth
         crossed = self.scopes[level + 1 :]
         if any(scope.hoisted >= HOISTED_LOADS for scope in crossed):
             level = self.level
@@ -155,14 +157,17 @@ class Emitter:
         scope = self.scopes[level]
         name = self.name()
         scope.lines.append(f"  {name} = {instruction}")
-        scope.loads.setdefault(buffer, {})[instruction] = name
+        scope.loads[instruction] = name, buffer
+        if len(scope.loads) > RECENT_LOADS:
+            del scope.loads[next(iter(scope.loads))]
         return name, level
 
     def forget(self, buffers: Iterable[str]) -> None:
         """The memory of `buffers` changes: loads seen so far no longer tell what it holds."""
-        for buffer in buffers:
-            for scope in self.scopes:
-                scope.loads.pop(buffer, None)
+        changed = frozenset(buffers)
+        for scope in self.scopes:
+            for instruction in [i for i, (_, buffer) in scope.loads.items() if buffer in changed]:
+                del scope.loads[instruction]
 
     def alloca(self, type_: str, count: int = 1, align: int = 64) -> str:
         """Memory of this function's frame; SROA turns what is only loaded and stored whole into registers."""
@@ -339,11 +344,18 @@ def literal(value: Scalar, dtype: DType) -> Value:
         return Value("true" if value else "false", dtype, const=bool(value))
     if dtype.kind == "i":
         return Value(str(int(value)), dtype, const=int(value))
-    with np.errstate(over="ignore"):
-        number = float(dtype.numpy.type(value))
+    number = float(value) if dtype is float64 else _rounded(value)
     # LLVM writes a float as the bits of the equal double.
-    bits: int = struct.unpack("<Q", struct.pack("<d", number))[0]
-    return Value(f"0x{bits:016X}", dtype, const=number)
+    return Value(f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}", dtype, const=number)
+
+
+def _rounded(value: float) -> float:
+    """The float32 nearest to a number, as a double."""
+    try:
+        number: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:  # beyond float32: infinite (numbers that round to its largest are packed)
+        number = math.copysign(math.inf, value)
+    return number
 
 
 def lane_mask(live: int, lanes: int) -> Value:

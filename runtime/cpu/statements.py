@@ -202,6 +202,8 @@ class Statements:
     # ------------------------------------------------------------------ folds
 
     def open_folds(self, loop: For) -> list[str]:
+        if not self.storage.keys() & written(loop.body):
+            return []
         opened = []
         for name, op in folds(loop, self.vector).items():
             place = self.storage.get(name)
