@@ -70,7 +70,6 @@ class Adam(Optimizer):
             else:
                 g = g + p * weak(decay, p)
         step.add_(1)
-        t = step if step.traced else step.item()
         m.add_((g - m) * weak(1 - beta1, p))
         v.mul_(weak(beta2, p)).add_(g * g * weak(1 - beta2, p))
         if option(group, "amsgrad"):
@@ -78,7 +77,7 @@ class Adam(Optimizer):
             largest.copy_(maximum(largest, v))
             v = largest
         # of numbers, in float64: rounded to p's dtype where they meet it
-        size, spread = lr / (1 - beta1**t), (1 - beta2**t) ** 0.5
+        size, spread = lr / (1 - beta1**step), (1 - beta2**step).sqrt()
         p.sub_(m / (v.sqrt() / weak(spread, p) + weak(hyper(group, "eps"), p)) * weak(size, p))
 
 
