@@ -1,4 +1,29 @@
-"""Vector mathematics, written as LLVM IR: inlined into the kernels, the same on every lane, no library behind it."""
+"""Vector mathematics, written as LLVM IR: inlined into the kernels, the same on every lane, no library behind it.
+
+Special values follow C99, annex F (and so NumPy): infinities, NaN, -0, denormal operands and results. Largest errors
+seen in units of the last place, by tests/runtime/cpu/test_math.py and denser runs of the same checks: for float32
+every 31st of all bit patterns, for float64 some 2 million numbers (60,000 of erf), for pow 2.4 million pairs.
+"No FMA" is baseline x86-64, which has no fused multiply-add.
+
+              float32   no FMA    float64   no FMA
+    exp         1.04     0.99       1.04     1.01
+    expm1       1.12     1.16       1.31     1.22
+    log         1.09     1.22       0.83     0.81
+    log1p       1.15     1.15       0.83     0.84
+    tanh        1.32     1.32       1.04     1.00
+    erf         1.26     1.40       1.52     1.40
+    sin         1.53     0.64       1.30     1.75
+    cos         1.53     0.64       1.31     1.77
+    pow         0.53     0.53       0.87     0.87
+    rsqrt       0.50     0.50       0.50     0.50
+    sqrt        0.50     0.50       0.50     0.50      abs and floor are exact
+
+Polynomials are minimax fits by Remez' exchange at 160 bits; the coefficients were rounded one after the other,
+lowest power first, and the rest fitted again after each. The comments beside them name interval and error, which
+tests/runtime/cpu/test_math_coefficients.py checks.
+
+builder.py writes formulas, exponents.py takes numbers apart; the others hold the functions.
+"""
 
 from __future__ import annotations
 

@@ -275,27 +275,6 @@ class Builder:
             return mask
         return self.call(f"llvm.vector.reduce.or.{mask.type.suffix}", Type("i", 1, 1), [mask])
 
-    def native(self, name: str, operands: Sequence[Value], extra: Callable[[int], Sequence[str]]) -> Value:
-        """An x86 intrinsic that exists for whole registers of 128, 256 and 512 bits: `name.<width>`.
-
-        Narrower values are padded, wider ones are split. extra(lanes): the trailing constant operands.
-        """
-        type = operands[0].type
-        width = type.lanes * type.bits
-        if width > 512:
-            half = Type(type.kind, type.bits, type.lanes // 2)
-            low, high = (
-                self.native(name, [self.part(o, start, half) for o in operands], extra) for start in (0, half.lanes)
-            )
-            order = ", ".join(f"i32 {i}" for i in range(type.lanes))
-            both = f"{half} {low.name}, {half} {high.name}, <{type.lanes} x i32> <{order}>"
-            return self.emit(f"shufflevector {both}", type)
-        if width < 128:
-            whole = Type(type.kind, type.bits, 128 // type.bits)
-            result = self.native(name, [self._widen(o, whole) for o in operands], extra)
-            return self.part(result, 0, type)
-        return self.call(f"{name}.{width}", type, operands, extra(type.lanes))
-
     def part(self, x: Value, start: int, part: Type) -> Value:
         """The lanes of x from `start` on, as many as `part` has."""
         if x.type.lanes == part.lanes:
@@ -304,14 +283,6 @@ class Builder:
             return self.emit(f"extractelement {x.type} {x.name}, i32 {start}", part)
         order = ", ".join(f"i32 {start + i}" for i in range(part.lanes))
         return self.emit(f"shufflevector {x.type} {x.name}, {x.type} poison, <{part.lanes} x i32> <{order}>", part)
-
-    def _widen(self, x: Value, whole: Type) -> Value:
-        """Beyond the lanes of x, repeat its first one: no lane holds a number that x doesn't."""
-        if x.type.lanes == 1:
-            x = self.emit(f"insertelement {whole} poison, {x.type} {x.name}, i32 0", whole)
-        order = ", ".join(f"i32 {i if i < x.type.lanes and i < self.lanes else 0}" for i in range(whole.lanes))
-        mask = f"<{whole.lanes} x i32> <{order}>"
-        return self.emit(f"shufflevector {x.type} {x.name}, {x.type} poison, {mask}", whole)
 
     # -- arithmetic ---------------------------------------------------------------------------------------
 
@@ -386,71 +357,3 @@ class Builder:
         t = a * float(2 ** ((self.mantissa + 2) // 2) + 1)
         high = t - (t - a)
         return high, a - high
-
-    # -- exponents ----------------------------------------------------------------------------------------
-
-    def nearest(self, x: Value, factor: float, shift: float = 0.0) -> tuple[Value, Value]:
-        """(n, word): n = x * factor + shift rounded to an integer, as a float, and an integer with n in its low bits.
-
-        abs(n) < 2^(mantissa - 2). The rounding of the product may move n by one where it's nearly a tie.
-        """
-        if shift:
-            biased = self.fma(x, factor, shift) + self.magic
-        else:
-            biased = self.fma(x, factor, self.magic)
-        return biased - self.magic, biased.bits()
-
-    def scale(self, x: Value, n: Value, word: Value) -> Value:
-        """x * 2^n with one rounding, to inf or to denormals and 0 where it must. (n, word) as `nearest` gives them.
-
-        abs(n) <= 2 * bias and abs(x) is in [2^(-bias/2), 2^(bias/2)], or x = 0.
-        """
-        if self.avx512:
-            precision = "ps" if self.dtype is float32 else "pd"
-            return self.native(
-                f"llvm.x86.avx512.mask.scalef.{precision}", [x, n], lambda lanes: self._masked(x.type, lanes)
-            )
-        # Two factors 2^half and 2^(n - half): each is normal though 2^n may not be.
-        whole = word << self.mantissa
-        half = self.fma(n, 0.5, self.magic).bits() << self.mantissa
-        one = self.bias << self.mantissa
-        return x * (half + one).floating() * (whole - half + one).floating()
-
-    def power_of_two(self, word: Value) -> Value:
-        """2^n for the word of `nearest`, -bias < n <= bias."""
-        return ((word << self.mantissa) + (self.bias << self.mantissa)).floating()
-
-    def exponent_and_fraction(self, x: Value, denormals: bool = True) -> tuple[Value, Value]:
-        """(e, m) with x = m * 2^e, m in [0.75, 1.5), for positive x (denormal ones too, unless told otherwise).
-
-        With AVX-512 the special cases follow C99's log by themselves: x = 0 gives (-inf, 1), inf (inf, 1),
-        NaN and negative numbers m = NaN. Else such x give finite nonsense.
-        """
-        if self.avx512:
-            precision = "ps" if self.dtype is float32 else "pd"
-            names = [f"llvm.x86.avx512.mask.{what}.{precision}" for what in ("getmant", "getexp")]
-            # 3: the interval [0.75, 1.5); 12: drop the sign of -0, NaN for negative numbers.
-            m = self.native(names[0], [x], lambda lanes: ["i32 15", *self._masked(x.type, lanes)])
-            return self._getexp(x) - self._getexp(m), m
-        limit = 2.0**self.mantissa
-        offset: Operand = limit + self.bias
-        bits = x.bits()
-        if denormals:
-            tiny = x < 2.0 ** (1 - self.bias)
-            bits = tiny.select(x * limit, x).bits()
-            offset = tiny.select(self.value(limit + self.bias + self.mantissa), limit + self.bias)
-        # 0.75 has the bits of 1 less half a unit of the exponent: with that added, the exponent changes at 0.75.
-        exponent = (bits + (1 << (self.mantissa - 1))) >> self.mantissa
-        m = (bits - ((exponent << self.mantissa) - (self.bias << self.mantissa))).floating()
-        # Written into the low bits of 2^mantissa the integer is a float (AVX2 can't convert 64-bit integers).
-        return (exponent | self.value(limit).bits()).floating() - offset, m
-
-    def _getexp(self, x: Value) -> Value:
-        precision = "ps" if self.dtype is float32 else "pd"
-        return self.native(f"llvm.x86.avx512.mask.getexp.{precision}", [x], lambda lanes: self._masked(x.type, lanes))
-
-    def _masked(self, type: Type, lanes: int) -> list[str]:
-        """The trailing operands of a masked intrinsic: pass-through, full mask and, at 512 bits, the rounding mode."""
-        whole = Type(type.kind, type.bits, lanes)
-        rounding = ["i32 4"] if lanes * type.bits == 512 else []
-        return [f"{whole} zeroinitializer", f"i{max(lanes, 8)} -1", *rounding]

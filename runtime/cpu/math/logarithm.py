@@ -1,13 +1,14 @@
 """log and log1p: x = m 2^e with m in [0.75, 1.5), f = m - 1, and e ln 2 + log(1 + f).
 
-float32: log(1 + f) = f + f^2 p(f), relative error 2^-27.5. float64: with s = f / (2 + f), log(1 + f) =
-2 atanh(s) = f - s (f^2 / 2 ... ) as in fdlibm's e_log.c, p of relative error 2^-62.6.
+float32: log(1 + f) = f + f^2 p(f), relative error 2^-27.5. float64: with s = f / (2 + f), log(1 + f) = 2 atanh(s)
+= 2 s + s^3 p(s^2), error 2^-62.6, written as f - (f^2/2 - s (f^2/2 + s^2 p)), where f is exact (fdlibm's e_log.c).
 """
 
 from __future__ import annotations
 
 from graphc.runtime.cpu.math.builder import INF, NAN, Builder, Value
 from graphc.runtime.cpu.math.exponential import LN2_HIGH, LN2_LOW
+from graphc.runtime.cpu.math.exponents import exponent_and_fraction, power_of_two
 from graphc.types import float32
 
 LN2 = 0.6931471805599453
@@ -19,7 +20,7 @@ ATANH_FLOAT64 = (0.666666666666666, 0.4000000000005664, 0.2857142855584149, 0.22
 
 
 def log(b: Builder, x: Value) -> Value:
-    e, m = b.exponent_and_fraction(x)
+    e, m = exponent_and_fraction(b, x)
     y = log_of(b, m - 1.0, e)
     if b.avx512:
         return y
@@ -28,13 +29,16 @@ def log(b: Builder, x: Value) -> Value:
 
 def log1p(b: Builder, x: Value) -> Value:
     """e comes from the rounded 1 + x, f from x itself: f = x 2^-e + (2^-e - 1), rounded once, the rest kept."""
-    e, _ = b.exponent_and_fraction(1.0 + x)
+    e, _ = exponent_and_fraction(b, 1.0 + x)
     # x isn't small where e is not 0: its exponent may be lowered as an integer (2^-e itself can be denormal).
     scaled = (x.bits() - ((e + b.magic).bits() << b.mantissa)).floating()
     # From e = 100 on 2^-e is lost beside -1.
-    power = b.power_of_two((b.magic - b.at_most(100.0, e)).bits())
-    f, rest = b.two_sum(power - 1.0, scaled)
-    return b.copysign(special(b, x, log_of(b, f, e, rest), pole=-1.0), x)
+    power = power_of_two(b, (b.magic - b.at_most(100.0, e)).bits())
+    # Where abs(scaled) is larger the sum is exact (the two are within a factor of two): so the fast form will do.
+    f, rest = b.fast_two_sum(power - 1.0, scaled)
+    y = log_of(b, f, e, rest)
+    y = x.equals(INF).select(x, y) if b.avx512 else special(b, x, y, pole=-1.0)
+    return b.copysign(y, x)
 
 
 def special(b: Builder, x: Value, y: Value, pole: float) -> Value:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphc.runtime.cpu.math.builder import INF, NAN, Builder, Value
 from graphc.runtime.cpu.math.exponential import EXP, EXP_RANGE, LN2_HIGH, LN2_LOW, LOG2_E
+from graphc.runtime.cpu.math.exponents import exponent_and_fraction, nearest, power_of_two, scale
 from graphc.types import float32, float64
 
 # log2((1 + s) / (1 - s)) / s as a polynomial of s^2, s^2 <= 1/25: relative error 2^-42.
@@ -16,9 +17,10 @@ LOG2 = (2.8853900817774276, 0.9617966948210054, 0.5770777566285543, 0.4122260900
 # 2^r, abs(r) <= 1/2: relative error 2^-29.
 EXP2 = (1.0000000005551068, 0.6931472057669829, 0.24022646885845017, 0.05550328712348049, 0.009618489273111873,
         0.0013399957458255939, 0.00015345781032988194)  # fmt: skip
-# (2 (atanh(s) / s - 1) / s^2 - 2/3) / s^2 as a polynomial of s^2, s^2 <= 1/25: 2^-69 of atanh(s).
-ATANH = (0.39999999999999725, 0.285714285715773, 0.22222222191253257, 0.1818182152543722, 0.15384406679514498,
-         0.13341143740464664, 0.11592367020402186, 0.1257139570158591)  # fmt: skip
+# (2 (atanh(s) / s - 1) / s^2 - 2/3) / s^2 as a polynomial of s^2, abs(s) <= 0.1716: 2^-73 of atanh(s).
+ATANH = (0.3999999999999998, 0.2857142857144384, 0.22222222217789595, 0.1818181884403117, 0.15384558424603073,
+         0.13336264696213299, 0.11675775887675983, 0.11981799615696455)  # fmt: skip
+SQRT2 = 1.4142135623730951
 TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
 
 
@@ -41,17 +43,17 @@ def pow(b: Builder, x: Value, y: Value) -> Value:
 
 def _pow_float32(b: Builder, x: Value, y: Value) -> Value:
     """x^y for finite x > 0, in float64: right to 0.53 ULP before special cases."""
+    # Where abs(y) > 2^40 any x but 1 gives 0 or inf, and so it does for abs(y log2(x)) > 200.
+    y = b.at_least(-(2.0**40), b.at_most(2.0**40, y))
     b, T = b.double(), b.T
     x, y = x.cast("fpext", b.T), y.cast("fpext", b.T)
-    e, m = b.exponent_and_fraction(x, denormals=False)
+    e, m = exponent_and_fraction(b, x, denormals=False)
     f = m - 1.0
     s = f / (f + 2.0)
     log2 = b.fma(s, b.polynomial(s * s, LOG2), e)
-    # Where abs(y) > 2^40 any x but 1 gives 0 or inf, and so it does for abs(y log2(x)) > 200.
-    t = b.at_least(-(2.0**40), b.at_most(2.0**40, y)) * log2
-    t = b.at_least(-200.0, b.at_most(200.0, t))
-    n, word = b.nearest(t, 1.0)
-    return (b.polynomial(t - n, EXP2) * b.power_of_two(word)).cast("fptrunc", T)
+    t = b.at_least(-200.0, b.at_most(200.0, y * log2))
+    n, word = nearest(b, t, 1.0)
+    return (b.polynomial(t - n, EXP2) * power_of_two(b, word)).cast("fptrunc", T)
 
 
 def _pow_float64(b: Builder, x: Value, y: Value) -> Value:
@@ -64,20 +66,22 @@ def _pow_float64(b: Builder, x: Value, y: Value) -> Value:
     lowest, highest = EXP_RANGE[float64]
     bounded = b.at_least(lowest, b.at_most(highest, product))
     rest = bounded.equals(product).select(rest, 0.0)
-    n, word = b.nearest(bounded, LOG2_E)
+    n, word = nearest(b, bounded, LOG2_E)
     first = b.fma(n, -LN2_HIGH[float64], bounded)
     correction = b.fma(n, LN2_LOW[float64], -rest)
     r = first - correction
     rest = (first - r) - correction
     tail = b.fma(r * r, b.polynomial(r, EXP[float64]), rest)
     one, lost = b.fast_two_sum(b.value(1.0), r)
-    return b.scale(one + (tail + lost), n, word)
+    return scale(b, one + (tail + lost), n, word)
 
 
 def _extended_log(b: Builder, x: Value) -> tuple[Value, Value]:
     """(high, low): log(x) = e ln 2 + 2 s + s^3 (2/3 + s^2 p(s^2)), s = f / (f + 2), in two numbers where it matters."""
-    e, m = b.exponent_and_fraction(x)
-    f = m - 1.0
+    e, m = exponent_and_fraction(b, x)
+    large = m > SQRT2  # [sqrt(1/2), sqrt(2)] keeps s smallest, and with it what the roundings of p weigh
+    f = large.select(0.5 * m, m) - 1.0
+    e = large.select(e + 1.0, e)
     divisor, divisor_low = b.fast_two_sum(b.value(2.0), f)
     reciprocal = 1.0 / divisor
     s = f * reciprocal

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from graphc.runtime.cpu.math.builder import NAN, Builder, Type, Value
+from graphc.runtime.cpu.math.exponents import nearest
 from graphc.runtime.cpu.target import Target
 from graphc.types import DType, float32, float64
 
@@ -56,7 +57,7 @@ def cos(b: Builder, x: Value) -> Value:
 def _sine(b: Builder, x: Value, halves: int) -> Value:
     """sin(abs(x) + halves * pi / 2). The sign of 0 is lost less easily if that of x is put back at the end."""
     x = b.abs(x)
-    j, word = b.nearest(x, INVERSE_PI, 0.5 * halves)
+    j, word = nearest(b, x, INVERSE_PI, 0.5 * halves)
     parts = _subtract(b, x, j - 0.5 if halves else j)
     huge = x > LIMIT[b.dtype, b.fused]
 

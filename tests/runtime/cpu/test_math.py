@@ -32,15 +32,16 @@ WIDE = np.longdouble
 needs_long_double = pytest.mark.skipif(np.finfo(WIDE).nmant < 63, reason="long double has no 64 bits here")
 
 # The most units in the last place that a result may be off: (fused multiply-add, without).
+# A little more than the worst ever seen: see the table in the module.
 BOUNDS: dict[tuple[str, DType], tuple[float, float]] = {
-    ("exp", float32): (1.05, 1.05), ("exp", float64): (1.1, 1.1),
-    ("expm1", float32): (1.1, 1.1), ("expm1", float64): (1.25, 1.25),
-    ("log", float32): (1.15, 1.2), ("log", float64): (0.9, 0.9),
-    ("log1p", float32): (1.15, 1.15), ("log1p", float64): (0.9, 0.9),
-    ("tanh", float32): (1.1, 1.1), ("tanh", float64): (1.1, 1.1),
-    ("erf", float32): (1.35, 1.5), ("erf", float64): (1.5, 1.6),
-    ("sin", float32): (1.6, 0.65), ("sin", float64): (1.4, 1.8),
-    ("cos", float32): (1.6, 0.65), ("cos", float64): (1.4, 1.8),
+    ("exp", float32): (1.05, 1.05), ("exp", float64): (1.05, 1.05),
+    ("expm1", float32): (1.2, 1.25), ("expm1", float64): (1.35, 1.35),
+    ("log", float32): (1.15, 1.25), ("log", float64): (0.85, 0.85),
+    ("log1p", float32): (1.2, 1.2), ("log1p", float64): (0.9, 0.9),
+    ("tanh", float32): (1.4, 1.4), ("tanh", float64): (1.1, 1.1),
+    ("erf", float32): (1.3, 1.5), ("erf", float64): (1.6, 1.6),
+    ("sin", float32): (1.6, 0.65), ("sin", float64): (1.35, 1.85),
+    ("cos", float32): (1.6, 0.65), ("cos", float64): (1.35, 1.85),
     ("pow", float32): (0.55, 0.55), ("pow", float64): (1.0, 1.0),
     ("rsqrt", float32): (0.51, 0.51), ("rsqrt", float64): (0.51, 0.51),
     ("sqrt", float32): (0.5, 0.5), ("sqrt", float64): (0.5, 0.5),
@@ -158,11 +159,12 @@ def draw(op: str, dtype: DType, size: int, seed: int) -> Array:
 def draw_powers(dtype: DType, size: int, seed: int) -> tuple[Array, Array]:
     """Bases and exponents, most with a power that is neither 0 nor inf."""
     rng = np.random.default_rng(seed)
-    real, n = dtype.numpy.type, size // 5
+    real, n = dtype.numpy.type, size // 6
     top = 127 if dtype is float32 else 1023
     anywhere = draw("pow", dtype, 6 * n, seed)
     x = np.abs(rng.permutation(anywhere)[:n])
     near = (1 + rng.uniform(-1, 1, n) * 2.0 ** -rng.integers(1, 30, n)).astype(real)
+    two = rng.uniform(0.5, 2, n).astype(real)  # with large exponents: the hardest
     plain = rng.uniform(0, 10, n).astype(real)
     whole = np.rint(rng.uniform(-40, 40, n)).astype(real)
 
@@ -172,10 +174,10 @@ def draw_powers(dtype: DType, size: int, seed: int) -> tuple[Array, Array]:
             y = rng.uniform(-1.1, 1.1, n) * top / np.where((logs == 0) | ~np.isfinite(logs), 1, logs)
         return y.astype(real)
 
-    bases = [rng.permutation(anywhere)[:n], x, near, plain, rng.uniform(-10, 10, n).astype(real)]
-    return np.concatenate(bases), np.concatenate(
-        [rng.permutation(anywhere)[:n], exponents(x), exponents(near), rng.uniform(-5, 5, n).astype(real), whole]
-    )
+    bases = [rng.permutation(anywhere)[:n], x, near, two, plain, rng.uniform(-10, 10, n).astype(real)]
+    plain_exponents = rng.uniform(-5, 5, n).astype(real)
+    powers = [rng.permutation(anywhere)[:n], exponents(x), exponents(near), exponents(two), plain_exponents, whole]
+    return np.concatenate(bases), np.concatenate(powers)
 
 
 def precisely(op: str, *operands: Array) -> Array:
@@ -183,8 +185,8 @@ def precisely(op: str, *operands: Array) -> Array:
     wide = np.float64 if operands[0].dtype == np.float32 else WIDE
     out = np.empty(operands[0].size, wide)
     for i, numbers in enumerate(zip(*(x.tolist() for x in operands), strict=True)):
-        # mpmath itself reduces large angles with as many bits as it takes.
-        with mpmath.workprec(90):
+        # mpmath reduces large angles with as many bits as it takes, but loses bits of powers of numbers near 1.
+        with mpmath.workprec(200):
             value = EXACT[op](*(mpmath.mpf(x) for x in numbers))
             high = float(value)
             out[i] = wide(high)
@@ -220,9 +222,9 @@ def ordinary(op: str, *operands: Array) -> Array:
 @cache
 def sample(op: str, dtype: DType, size: int) -> tuple[tuple[Array, ...], Array]:
     """Operands and mpmath's results."""
-    operands = draw_powers(dtype, size, 5) if op == "pow" else (draw(op, dtype, size, 5),)
-    fine = ordinary(op, *operands)
-    operands = tuple(x[fine] for x in operands)
+    drawn = draw_powers(dtype, size, 5) if op == "pow" else (draw(op, dtype, size, 5),)
+    fine = ordinary(op, *drawn)
+    operands = tuple(x[fine] for x in drawn)
     return operands, precisely(op, *operands)
 
 
@@ -297,7 +299,7 @@ def test_float64_densely(op: str) -> None:
 def near_multiples(dtype: DType) -> Array:
     """For every exponent e the number q 2^e that comes nearest to a multiple of pi / 2: q is the denominator of a
     convergent of 2^e / (pi / 2). (Muller et al., Handbook of Floating-Point Arithmetic, section 11.1)"""
-    info = np.finfo(dtype.numpy)
+    info = np.finfo(dtype.name)
     numbers = []
     for exponent in range(-info.nmant, info.maxexp - info.nmant):
         with mpmath.workprec(1300):
@@ -408,7 +410,7 @@ def test_special_values_of_pow(target: str) -> None:
 @pytest.mark.parametrize(("op", "dtype"), UNARY_CASES)
 def test_denormals_pass(op: str, dtype: DType) -> None:
     """Odd functions leave the smallest numbers as they are; exp reaches them gradually."""
-    tiny = np.finfo(dtype.numpy).smallest_subnormal
+    tiny = np.finfo(dtype.name).smallest_subnormal
     x = tiny * np.array([1, 2, 3, 5, 1023, 65537], dtype.numpy)
     for target in RUNNABLE:
         found = run(op, dtype, x, target=target)
