@@ -234,7 +234,7 @@ class Tracer(Interpreter):
         """A hyperparameter as an input (optim.Reader)."""
         source = NumberSource(group, key)
         value = group[key] if isinstance(key, str) else group[key[0]][key[1]]
-        if type(value) is not float and type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             return value
         found = self.numbers.get((id(group), key))
         if found is None:

@@ -351,11 +351,14 @@ def _as_float(x: Value) -> Value:
 def _binary(primitive: Primitive, x: Value, y: Value, kinds: str = "fib") -> Value:
     if type(x) is ndarray and x.dtype.kind == "f" and (type(y) is ndarray or type(y) in SCALARS):
         return apply(primitive, x, y)  # the backward sweep's usual case: raw numbers, promoted by NumPy
-    if type(x) in NUMBERS or type(y) in NUMBERS:
-        # a scalar beside a tensor is weak, unless it raises the kind
+    if type(x) in NUMBERS and type(y) in NUMBERS:
+        # a scalar beside an array is weak, unless it raises the kind
         if type(x) in SCALARS or type(y) in SCALARS:
             x, y = promoted(x, y, kinds)
         return apply(primitive, x, y)
+    # beside a tensor, NumPy's float64 scalar is the Python float that it derives from
+    x = float(x) if type(x) is np.float64 else x
+    y = float(y) if type(y) is np.float64 else y
     return apply(primitive, *promoted(x, y, kinds))
 
 
