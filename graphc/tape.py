@@ -424,6 +424,13 @@ def _explained(primitive: Primitive, arrays: Sequence[Any], attrs: dict[str, Any
     return error
 
 
+def record(primitive: Primitive, operands: Sequence[Any], result: Tensor) -> None:
+    """Put on the tape that `result` is primitive(*operands), computed elsewhere."""
+    if any(isinstance(x, Tensor) and x._record is not None for x in operands):
+        sources = tuple([x._record if isinstance(x, Tensor) else None for x in operands])
+        result._record = Record(primitive, tuple(operands), sources, {}, result._data, _tick())
+
+
 # ------------------------------------------------------------------------------------------- views
 
 

@@ -75,10 +75,14 @@ Source: TypeAlias = ArgumentSource | TensorSource | ArraySource | NumberSource
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """One leaf of the returned value: graph output number `output`, or a Python object as it is."""
+    """One leaf of the returned value: graph output number `output`, or a Python object as it is.
+
+    differentiable: whether the caller may differentiate it further (its history wasn't used up by a backward).
+    """
 
     output: int | None
     value: Any = None
+    differentiable: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +148,7 @@ class Tracer(Interpreter):
         self.arguments: dict[int, int] = {}  # id of a traced argument -> its position
         self.arrays: dict[int, tuple[npt.NDArray[Any], Node]] = {}
         self.numbers: dict[tuple[int, Any], tuple[Any, Tensor]] = {}
+        self.freed: set[Node] = set()  # what a backward() without retain_graph went through
 
     # ------------------------------------------------------------------------------------- inputs
 
@@ -374,6 +379,8 @@ class Tracer(Interpreter):
         seed = self.node(default_seed(tensor) if gradient is None else gradient)
         terms: list[tuple[Node, Node]] = [(y, seed)]
         order = differentiable(y)
+        if not retain_graph:
+            self.freed.update(n for n in order if n.inputs)
         place = {n: i for i, n in enumerate(order)}
         hooks = sorted(((place[n], n, m, t) for t, n, m in self.hooked if n in place), key=lambda h: -h[0])
         for _, node, mark, _owner in hooks:
@@ -522,7 +529,12 @@ def _finish(tracer: Tracer, value: Any, args: Sequence[Any], placeholders: Seque
     for x in leaves:
         if isinstance(x, Tensor) and (x._node is not None or id(x) in tracer.current):
             unchanged = id(x) in tracer.captured
-            results.append(Result(None, x) if unchanged else Result(output(tracer.node(x))))
+            if unchanged:
+                results.append(Result(None, x))
+                continue
+            node = tracer.node(x)
+            open_history = x._record is not None and tracer.freed.isdisjoint(differentiable(node))
+            results.append(Result(output(node), differentiable=open_history))
         else:
             results.append(Result(None, x))
     writes: list[tuple[Node, int]] = []

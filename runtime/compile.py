@@ -25,12 +25,14 @@ import numpy.typing as npt
 from graphc.errors import DeviceError, TraceError
 from graphc.guards import Guard
 from graphc.passes import pipeline
-from graphc.tape import Version, recording
+from graphc.primitive import Primitive
+from graphc.tape import Version, record, recording
 from graphc.tensor import Tensor, active, wrap
 from graphc.trace import ArgumentSource, ArraySource, NumberSource, Source, TensorSource, Trace, Tracer, trace
 from graphc.tree import Structure, flatten, unflatten
 
 from .backend import Backend, Run, backend_for
+from .derivative import CompiledGraph
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +49,7 @@ class Specialisation:
     backend: Backend
     run: Run
     seconds: dict[str, float] = field(default_factory=dict)
+    gradients: CompiledGraph | None = None
 
     def failing(self) -> Guard | None:
         """The first guard that doesn't hold, or None."""
@@ -57,13 +60,46 @@ class Specialisation:
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         told = self.trace
-        outputs = self.run(*[_fetch(source, leaves) for source in told.sources])
+        inputs = [_fetch(source, leaves) for source in told.sources]
+        history = self._operands(inputs, leaves) if self.open else None
+        outputs = self.run(*inputs)
         for number, _ in told.writes:
             _touched(told.sources[number], leaves)
         for source, output in told.grads:
             owner = source.tensor if isinstance(source, TensorSource) else leaves[source.position]  # type: ignore[union-attr]
             owner._grad = None if output is None else wrap(outputs[output])
-        return unflatten(told.structure, iter([r.value if r.output is None else wrap(outputs[r.output]) for r in told.results]))
+        results = [r.value if r.output is None else wrap(outputs[r.output]) for r in told.results]
+        if history is not None:
+            for result, value in zip(told.results, results, strict=True):
+                if result.differentiable and result.output is not None:
+                    record(self._primitive(result.output), history, value)
+        return unflatten(told.structure, iter(results))
+
+    @property
+    def open(self) -> bool:
+        """Whether a result has a history that the caller may differentiate."""
+        return recording() and any(r.differentiable for r in self.trace.results)
+
+    def _operands(self, inputs: Sequence[Array], leaves: Sequence[Any]) -> list[Any]:
+        """The call's operands for the tape: tensors that are differentiated by, else arrays (state as it was before)."""
+        written = {number for number, _ in self.trace.writes}
+        operands: list[Any] = []
+        for number, (array, source) in enumerate(zip(inputs, self.trace.sources, strict=True)):
+            owner: Any = None
+            if isinstance(source, TensorSource):
+                owner = source.tensor
+            elif isinstance(source, ArgumentSource):
+                owner = leaves[source.position]
+            if isinstance(owner, Tensor) and number not in written:
+                operands.append(owner)
+            else:
+                operands.append(wrap(array.copy() if number in written else array))
+        return operands
+
+    def _primitive(self, output: int) -> Primitive:
+        if self.gradients is None:
+            self.gradients = CompiledGraph(self.trace.graph, self.backend)
+        return self.gradients.primitive(output)
 
 
 def _fetch(source: Source, leaves: Sequence[Any]) -> Array:
