@@ -15,11 +15,13 @@ from graphc.errors import DeviceError
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.passes import pipeline
+from graphc.types import float32
 
 from .cpu.llvm import print_program
 from .cpu.target import host
 from .cuda.call import CudaCall, cuda_program, default_device
 from .executable import build
+from .layout import assign
 from .loop.schedule.cpu import schedule_cpu
 from .plan import plan
 from .program import Program
@@ -59,7 +61,9 @@ class CpuBackend(Backend):
     name = "cpu"
 
     def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
-        return plan(graph, state, schedule=partial(schedule_cpu, target=host()))
+        target = host()
+        layouts = assign(graph, target.lanes(float32))
+        return plan(graph, state, schedule=partial(schedule_cpu, target=target), layouts=layouts)
 
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
         def make() -> tuple[Program, str]:

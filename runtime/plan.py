@@ -14,12 +14,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from graphc.errors import VerifyError
-from graphc.ir.expr import Axis, affine
+from graphc.ir.digits import row_major_strides
+from graphc.ir.expr import Axis, affine, axes_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node
 from graphc.types import DType
 
 from .gemm import as_gemm
+from .layout import Layouts
 from .loop.ir import Buffer, Kernel, Load, Offset, Store
 from .loop.lower import Strides, lower
 from .loop.naive import naive
@@ -28,7 +30,6 @@ from .memory import Lifetime, place
 from .program import KernelCall, MatmulCall, Place, Program, Step
 
 Schedule = Callable[[Nest], Kernel]
-Layout = Callable[[Node], Strides | None]
 
 BLAS_RESULT = 1 << 20  # elements of a product from which on BLAS computes it
 
@@ -38,17 +39,17 @@ def plan(
     state: Mapping[int, int] | None = None,
     schedule: Schedule = naive,
     blas_result: int = BLAS_RESULT,
-    layout: Layout = lambda value: None,
+    layouts: Layouts | None = None,
 ) -> Program:
     """The program of a fused graph.
 
     state: output number -> number of the input that it overwrites; the others get arguments of their own, which
         follow the inputs' in the order of the outputs.
     schedule: how a nest becomes a kernel. blas_result: plain products with at least so many elements go to BLAS.
-    layout: strides of a value (an `item`) that lies in the arena; None for C order.
+    layouts: of values that shouldn't lie in C order.
     Raises VerifyError if the graph isn't fused, or an output can't overwrite its input for its type.
     """
-    return _Planner(graph, dict(state or {}), schedule, blas_result, layout).program()
+    return _Planner(graph, dict(state or {}), schedule, blas_result, layouts or Layouts()).program()
 
 
 @dataclass(slots=True, eq=False)
@@ -81,8 +82,9 @@ class _Planner:
     state: dict[int, int]
     schedule: Schedule
     blas_result: int
-    layout: Layout
+    layouts: Layouts
     values: dict[Node, _Value] = field(default_factory=dict)
+    relaid: dict[Node, _Value] = field(default_factory=dict)  # copies in another layout
     works: list[_Work] = field(default_factory=list)
     constants: list[tuple[DType, bytes]] = field(default_factory=list)
     messages: dict[str, int] = field(default_factory=dict)
@@ -125,16 +127,26 @@ class _Planner:
                     item = items.get(node, {}).get(index)
                     value = _Value(inner.dtype, inner.type.size, item)
                     if item is not None:
-                        value.strides = None if item in fixed else self.layout(item)
+                        value.strides = None if item in fixed else self.layouts.strides.get(item)
                         self.values[item] = value
                     results.append(value)
-                operands = tuple(self.values[x] for x in node.inputs)
+                operands = tuple(self.operand(x, node) for x in node.inputs)
                 self.works.append(_Work(node, operands, tuple(results), self.nest(node, operands, tuple(results))))
             elif node.op is not INPUT:
                 operand = node.inputs[0] if len(node.inputs) == 1 else None
                 if operand is None or operand.type.size != node.type.size or operand not in self.values:
                     raise VerifyError(f"{node!r} isn't fused, nor the same memory as its operand. {node.origin}")
                 self.values[node] = self.values[operand]
+
+    def operand(self, value: Node, reader: Node) -> _Value:
+        """What a fused node reads of a value: a copy in the wanted layout, if the value itself can't lie so."""
+        found, strides = self.values[value], self.layouts.strides.get(value)
+        if strides is None or found.strides == strides or reader not in self.layouts.readers:
+            return found
+        if value not in self.relaid:
+            copy = self.relaid[value] = _Value(value.dtype, value.type.size, strides=strides)
+            self.works.append(_Work(None, (found,), (copy,), relaying(value, strides)))
+        return self.relaid[value]
 
     def constant(self, node: Node) -> _Value:
         array = np.ascontiguousarray(node.attrs["value"].array)
@@ -294,6 +306,17 @@ def copying(dtype: DType, size: int) -> Nest:
     at = Offset(affine(axis))
     stage = Stage(stores=(Store(target, at, Load(source, at)),))
     return Nest(f"copy_{size}", (source, target), (axis,), (stage,), inplace=(("p0", "o0"),))
+
+
+def relaying(value: Node, strides: Strides) -> Nest:
+    """A nest that copies p0, in C order, to o0 of these strides."""
+    source, target = Buffer("p0", value.dtype, value.type.size), Buffer("o0", value.dtype, value.type.size)
+    axes = axes_of(value.shape)
+    read, write = affine(0), affine(0)
+    for axis, step, stride in zip(axes, row_major_strides(value.shape), strides, strict=True):
+        read, write = read + axis * step, write + axis * stride
+    stage = Stage(stores=(Store(target, Offset(write), Load(source, Offset(read))),))
+    return Nest(f"relay_{value.type.size}", (source, target), axes, (stage,))
 
 
 def ordered(works: list[_Work]) -> list[_Work]:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from graphc.errors import VerifyError
 from graphc.ir.graph import Graph
-from graphc.ir.node import Node, constant, fresh_input
+from graphc.ir.node import ITEM, Node, constant, fresh_input
+from graphc.ops import convolution, indexing, linalg, movement, reduction
 from graphc.ops import elementwise as E
-from graphc.ops import indexing, linalg, movement, reduction
 from graphc.passes.fuse import fuse
 from graphc.runtime.interp import run_program
+from graphc.runtime.layout import Layouts, assign
 from graphc.runtime.loop.text import program_text
 from graphc.runtime.loop.verify import verify
 from graphc.runtime.plan import plan
@@ -142,12 +143,24 @@ def test_other_layouts_between_kernels() -> None:
     y = E.tanh(x)
     z = movement.permute_dims(y, (1, 2, 3, 0))
 
-    def batch_innermost(value: Node) -> tuple[int, ...] | None:
-        return (1, 400, 80, 16) if value.shape == (16, 3, 5, 5) else None
-
     outputs = [reduction.sum(E.multiply(y, w), axis=(1, 2)), reduction.max(z, axis=3)]
-    program = check([x, w], outputs, layout=batch_innermost)
-    assert "16*" in program_text(program)
+    fused = fuse(Graph([x, w], outputs))
+    strides = {n: (1, 400, 80, 16) for n in fused.nodes if n.op is ITEM and n.shape == (16, 3, 5, 5)}
+    assert "16*" in program_text(check([x, w], outputs, layouts=Layouts(strides)))
+
+
+def test_arguments_are_copied_into_the_layout_their_readers_want() -> None:
+    x, w = new(16, 2, 6, 6), new(4, 2, 3, 3)
+    y = convolution.conv(x, w)
+    outputs = [reduction.sum(E.tanh(y), axis=(1, 2, 3)), reduction.max(x)]
+    fused = fuse(Graph([x, w], outputs))
+    layouts = assign(fused, lanes=16)
+    assert {n.shape for n in layouts.strides} >= {(16, 2, 6, 6)}
+    assert w not in layouts.strides
+    program = check([x, w], outputs, layouts=layouts)
+    copies = [s for s in program.steps if isinstance(s, KernelCall) and "relay" in s.kernel.name]
+    assert len(copies) == 1
+    assert assign(fused, lanes=64).strides == {}
 
 
 def test_graphs_that_are_not_fused_are_refused() -> None:

@@ -55,15 +55,18 @@ def choose(facts: Facts, target: Target) -> Plan:
     """The cheapest plan for a collapsed nest."""
     rough = {lanes: facts.cost(lanes, _packable(facts, lanes)) for lanes in (None, *facts.nest.outer)}
     limit = CLEARLY_WORSE * min(rough.values())
-    plans = [plan for lanes, cost in rough.items() if cost <= limit for plan in _plans(facts, lanes, target)]
+    plans: list[tuple[float, Plan]] = []
+    for lanes, cost in rough.items():
+        if cost <= limit:
+            packed = _packable(facts, lanes)
+            plans += list(_plans(facts, lanes, packed, target)) or _plans(facts, lanes, None, target)
     return min(plans, key=lambda found: found[0])[1]
 
 
-def _plans(facts: Facts, lanes: Axis | None, target: Target) -> Iterator[tuple[float, Plan]]:
-    """Plans with these lanes, and what they cost."""
+def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Target) -> Iterator[tuple[float, Plan]]:
+    """Plans with these lanes, and what they cost. None if the packed operand would take too much memory."""
     nest, width = facts.nest, facts.width
     stage_lanes = tuple(None if lanes else facts.stage_lanes(stage) for stage in facts.stages)
-    packed = _packable(facts, lanes)
     inner = [number for number, stage in enumerate(facts.stages) if stage.stage.axes]
     if inner:
         main = max(inner, key=lambda n: (bool(facts.stages[n].stage.folds), facts.stages[n].size()))

@@ -137,15 +137,16 @@ def analyse(nest: Nest, target: Target) -> Facts:
 def lane_count(nest: Nest, target: Target) -> int:
     """Lanes for the nest's vector loops: those of the widest float that it works with, or else the widest number.
 
-    A narrower count for the integers that accompany floats (indices, labels) would waste float lanes; LLVM splits
-    what is wider than a register.
+    What is the same for all points (an optimiser's rate) doesn't count. A narrower count for the integers that
+    accompany floats (indices, labels) would waste float lanes; LLVM splits what is wider than a register.
     """
     floats: list[DType] = []
     others: list[DType] = []
     for stage in nest.stages:
+        floats += [fold.value.dtype for fold in stage.folds if fold.value.dtype.kind == "f"]
         for expr in (*expressions(stage), *(Load(s.buffer, s.offset) for s in stage.stores)):
             for part in parts(expr):
-                if isinstance(part, Load | Call | Var):
+                if isinstance(part, Load) and (part.offset.affine.terms or part.offset.dynamic):
                     (floats if part.dtype.kind == "f" else others).append(part.dtype)
     found = floats or [d for d in others if d.kind == "i"] or [float32]
     return target.lanes(max(found, key=lambda d: d.itemsize))
