@@ -120,6 +120,8 @@ class DiskCache:
             _prepare(self._folder)
             _write_whole(self._folder, f"{key}{_SUFFIX}", data)
             self._evict()
+        except FileNotFoundError:
+            return False  # somebody removed the folder while we wrote; the next entry makes it again
         except OSError as error:
             self._reason = f"{self._folder} can't be used: {error}"
             self._folder = None
@@ -141,12 +143,13 @@ class DiskCache:
         return found
 
     def clear(self) -> int:
-        """Remove every entry; how many there were."""
+        """Remove every entry; how many there were. What is just being written stays."""
         removed = 0
-        for path, _, _ in self._files():
-            with contextlib.suppress(OSError):
-                path.unlink()
-                removed += path.suffix == _SUFFIX
+        for path, _, used in self._files():
+            if path.suffix == _SUFFIX or _abandoned(path, used):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    removed += path.suffix == _SUFFIX
         return removed
 
     def usage(self) -> Usage:
@@ -170,13 +173,15 @@ class DiskCache:
         """Remove what dead writers left, and the entries longest unused until the rest fits the limit."""
         files = self._files()
         total = sum(size for _, size, _ in files)
-        now = time.time()
         for path, size, used in files:
-            abandoned = path.suffix == ".tmp" and now - used > _STALE_SECONDS
-            if abandoned or (path.suffix == _SUFFIX and total > self._limit):
+            if _abandoned(path, used) or (path.suffix == _SUFFIX and total > self._limit):
                 with contextlib.suppress(OSError):
                     path.unlink()
                     total -= size
+
+
+def _abandoned(path: Path, used: float) -> bool:
+    return path.suffix == ".tmp" and time.time() - used > _STALE_SECONDS
 
 
 def _pack(key: str, metadata: dict[str, Any], payload: bytes) -> bytes:
