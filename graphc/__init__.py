@@ -128,17 +128,22 @@ if TYPE_CHECKING:
     from graphc import data, nn, optim, random
     from graphc.random import manual_seed
     from graphc.runtime.compile import compile
+    from graphc.runtime.cpu.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
 # Rooms that `import graphc` doesn't enter: each is imported when its name is first used.
 _LATER = {
+    "load": "graphc.nn.saving",
+    "save": "graphc.nn.saving",
     "compile": "graphc.runtime.compile",
     "data": "graphc.data",
+    "get_num_threads": "graphc.runtime.cpu.threads",
     "manual_seed": "graphc.random",
     "nn": "graphc.nn",
     "optim": "graphc.optim",
     "random": "graphc.random",
+    "set_num_threads": "graphc.runtime.cpu.threads",
 }
 
 

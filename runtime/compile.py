@@ -33,6 +33,7 @@ from graphc.tree import Structure, flatten, unflatten
 
 from .backend import Backend, Run, backend_for
 from .derivative import CompiledGraph
+from .explain import Explanation, explain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -183,6 +184,14 @@ class CompiledFunction(Generic[P, R]):
     def graphs(self) -> list[pipeline.Step]:
         """The graph after tracing and after each pass, for the newest form."""
         return pipeline.run(self._newest().trace.graph)
+
+    def explain(self) -> Explanation:
+        """What the newest form captured, guards, rewrote, fused and generated; print it. Runs the passes again."""
+        newest = self._newest()
+        steps = pipeline.run(newest.trace.graph)
+        state = {output: number for number, output in newest.trace.writes}
+        program = newest.backend.program(steps[-1].graph, state)
+        return explain(newest.trace, steps, program, self._history, newest.seconds)
 
     def _newest(self) -> Specialisation:
         if not self.specialisations:

@@ -1,0 +1,1 @@
+"""Floor 4: looks at both modes from above."""
