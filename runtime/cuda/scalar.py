@@ -192,7 +192,7 @@ class Scalars:
 
     def wide(self, at: Affine) -> str:
         """An affine index in 64-bit arithmetic."""
-        return f"({self._affine(at, 'LL')})"
+        return self._affine(at, "LL")
 
     def _affine(self, at: Affine, suffix: str) -> str:
         parts = []

@@ -63,7 +63,7 @@ class CudaKernel:
 
 def print_kernel(kernel: Kernel, name: str | None = None) -> CudaKernel:
     """`kernel` as CUDA C++. name: what its functions begin with. Raises CompileError for a schedule no GPU runs."""
-    plans = plan_launches(kernel, re.sub(r"\W", "_", name or kernel.name))
+    plans = plan_launches(kernel, "kernel_" + re.sub(r"\W", "_", name or kernel.name))  # `exp` is taken
     return CudaKernel("\n".join(_Function(plan).text() for plan in plans), tuple(plan.launch for plan in plans))
 
 

@@ -96,7 +96,7 @@ def test_program_on_a_gpu() -> None:
 
 def test_each_kernel_is_printed_once() -> None:
     source = print_program(program())
-    assert source.functions == ("gather", "relu", "count")
+    assert source.functions == ("kernel_gather", "kernel_relu", "kernel_count")
     assert source.kernels[3] is source.kernels[4]
     assert source.kernels[1] is None
     assert source.text.count("void __launch_bounds__") == 3
