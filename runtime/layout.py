@@ -6,8 +6,10 @@ the batch, makes perfect ones: lanes never meet, padding is decided for all of t
 matrix product over pointers, without im2col. So the arrays that such operations read and write are stored with the
 batch innermost, where it fills whole vectors.
 
-Found by structure: an operation slides a window if some index of what it reads sums a loop of the result and a
-reduced one. Arguments of the call stay in C order; one that should lie otherwise is copied first.
+The layout
+spreads to what shares batch and channels with such an array, element by element. Found by structure: an operation
+slides a window if some index of what it reads sums a loop of the result and a reduced one. Arguments of the call stay
+in C order; one that should lie otherwise is copied first.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from graphc.ir.expr import Affine, Axis, Compute, Expr, Read
+from graphc.ir.expr import Affine, Compute, Expr, Read
 from graphc.ir.graph import Graph
-from graphc.ir.node import FUSED, INPUT, ITEM, Node
+from graphc.ir.node import FUSED, ITEM, Node
 from graphc.types import Shape
 
 Strides: TypeAlias = tuple[int, ...]
+Key: TypeAlias = tuple[Node | None, Node]  # a node of the inner graph of a fused one; None: of the whole graph
 
 LEAST_DIMENSIONS = 3  # batch, channels and something to slide over
 
@@ -39,17 +42,56 @@ class Layouts:
 
 def assign(graph: Graph, lanes: int) -> Layouts:
     """Layouts for the values of a fused graph; lanes: of float32 in a vector register."""
-    strides: dict[Node, Strides] = {}
-    items: dict[tuple[Node, int], Node] = {
-        (node.inputs[0], node.attrs["index"]): node for node in graph.nodes if node.op is ITEM
+    items = {(node.inputs[0], node.attrs["index"]): node for node in graph.nodes if node.op is ITEM}
+    alike = _Classes()  # values, and nodes inside of fused ones, that should have one layout
+    sliding: list[Key] = []
+    for fused in graph.nodes:
+        if fused.op is not FUSED:
+            continue
+        inner: Graph = fused.attrs["graph"]
+        for operand, value in zip(inner.inputs, fused.inputs, strict=True):
+            alike.join((fused, operand), (None, value))
+        for index, output in enumerate(inner.outputs):
+            if (fused, index) in items:
+                alike.join((fused, output), (None, items[fused, index]))
+        for node in inner.nodes:
+            if node.op.body is None or node.ndim < LEAST_DIMENSIONS:
+                continue
+            compute = node.op.body(*[x.type for x in node.inputs], **node.attrs)
+            if slides(compute):
+                sliding.append((fused, node))
+            for number, operand in enumerate(node.inputs):
+                if operand.ndim == node.ndim and _shared(compute, number, 1 if slides(compute) else 2):
+                    alike.join((fused, operand), (fused, node))
+    wanted = {alike.find(key) for key in sliding}
+    strides = {
+        value: batch_innermost(value.shape)
+        for value in graph.nodes
+        if value.op is not FUSED
+        and value.ndim >= LEAST_DIMENSIONS
+        and alike.find((None, value)) in wanted
+        and _fills(value.shape[0], lanes)
     }
-    for node in graph.nodes:
-        if node.op is FUSED:
-            for value in _batched(node, items):
-                if value.ndim >= LEAST_DIMENSIONS and _fills(value.shape[0], lanes):
-                    strides[value] = batch_innermost(value.shape)
     readers = frozenset(n for n in graph.nodes if n.op is FUSED and any(x in strides for x in n.inputs))
     return Layouts(strides, readers)
+
+
+class _Classes:
+    """Union-find."""
+
+    def __init__(self) -> None:
+        self.parent: dict[Key, Key] = {}
+
+    def find(self, key: Key) -> Key:
+        root = key
+        while (above := self.parent.get(root, root)) != root:
+            root = above
+        while key != root:
+            self.parent[key], key = root, self.parent.get(key, root)
+        return root
+
+    def join(self, a: Key, b: Key) -> None:
+        self.parent[self.find(a)] = self.find(b)
 
 
 def _fills(batch: int, lanes: int) -> bool:
@@ -66,25 +108,6 @@ def batch_innermost(shape: Shape) -> Strides:
     return (1, *reversed(strides))
 
 
-def _batched(fused: Node, items: Mapping[tuple[Node, int], Node]) -> Iterator[Node]:
-    """The operands and results of a fused node whose first dimension is the batch of a sliding window in it."""
-    inner: Graph = fused.attrs["graph"]
-    operands = dict(zip(inner.inputs, fused.inputs, strict=True))
-    results = {node: items.get((fused, i)) for i, node in enumerate(inner.outputs)}
-    for node in inner.nodes:
-        if node.op.body is None or node.ndim < LEAST_DIMENSIONS:
-            continue
-        compute = node.op.body(*[x.type for x in node.inputs], **node.attrs)
-        if not slides(compute):
-            continue
-        for number, operand in enumerate(node.inputs):
-            if _shares_first(compute, number):
-                yield from _reached(operand, operands)
-        for output, item in results.items():
-            if item is not None and output.shape == node.shape and _elementwise_of(output, node):
-                yield item
-
-
 def slides(compute: Compute) -> bool:
     """Whether some index sums an axis of the result and a reduced one."""
     for read in _reads(compute.value):
@@ -96,17 +119,15 @@ def slides(compute: Compute) -> bool:
     return False
 
 
-def _shares_first(compute: Compute, operand: int) -> bool:
-    """Whether the first index of an operand is the loop that the first of the result is."""
-    first = compute.target[0]
+def _shared(compute: Compute, operand: int, dimensions: int) -> bool:
+    """Whether so many first dimensions of an operand are loops that the same dimensions of the result are."""
     reads = [read for read in _reads(compute.value) if read.operand == operand]
-    return bool(reads) and _single(first) is not None and all(r.index and r.index[0] == first for r in reads)
+    first = compute.target[:dimensions]
+    return bool(reads) and all(map(_is_loop, first)) and all(read.index[:dimensions] == first for read in reads)
 
 
-def _single(index: Affine | Expr) -> Axis | None:
-    if isinstance(index, Affine) and index.const == 0 and len(index.terms) == 1 and index.terms[0][1] == 1:
-        return index.terms[0][0]
-    return None
+def _is_loop(index: Affine | Expr) -> bool:
+    return isinstance(index, Affine) and index.const == 0 and [c for _, c in index.terms] == [1]
 
 
 def _reads(expr: Expr) -> Iterator[Read]:
@@ -117,44 +138,3 @@ def _reads(expr: Expr) -> Iterator[Read]:
             yield e
             stack.extend(index for index in e.index if not isinstance(index, Affine))
         stack.extend(getattr(e, "args", ()))
-
-
-def _reached(node: Node, operands: Mapping[Node, Node]) -> Iterator[Node]:
-    """The group's operands that `node` is, or is an elementwise function of, with the same shape."""
-    stack, seen = [node], {node}
-    while stack:
-        current = stack.pop()
-        if current in operands:
-            yield operands[current]
-        elif current.op is not INPUT and _is_elementwise(current):
-            for x in current.inputs:
-                if x.shape == node.shape and x not in seen:
-                    seen.add(x)
-                    stack.append(x)
-
-
-def _elementwise_of(output: Node, source: Node) -> bool:
-    """Whether `output` is `source`, or an elementwise function of it with the same shape."""
-    stack, seen = [output], {output}
-    while stack:
-        current = stack.pop()
-        if current is source:
-            return True
-        if _is_elementwise(current):
-            for x in current.inputs:
-                if x.shape == output.shape and x not in seen:
-                    seen.add(x)
-                    stack.append(x)
-    return False
-
-
-def _is_elementwise(node: Node) -> bool:
-    """Whether each element of the result is made from the elements at its own place (or broadcast to it)."""
-    if node.op.body is None:
-        return False
-    compute = node.op.body(*[x.type for x in node.inputs], **node.attrs)
-    if compute.reduce or compute.scatter:
-        return False
-    return all(
-        read.index == compute.target for read in _reads(compute.value) if node.inputs[read.operand].shape == node.shape
-    )
