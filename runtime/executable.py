@@ -209,7 +209,7 @@ class Executable:
         for i in self._states():
             if ready[i] is not given[i]:
                 np.copyto(given[i], ready[i])
-        return (*given, *fresh), status
+        return (*arrays, *fresh), status
 
     def _states(self) -> Iterator[int]:
         return (i for i, a in enumerate(self.interface.arguments) if a.role == STATE)
