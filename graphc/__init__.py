@@ -48,6 +48,7 @@ from graphc.errors import (
     TraceError,
     VerifyError,
 )
+from graphc.ir.text import print_graph
 from graphc.ops.convolution import conv, conv_transpose
 from graphc.ops.elementwise import (
     abs,
