@@ -14,14 +14,16 @@ from __future__ import annotations
 import builtins
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import TraceError
+from graphc.optim.optimizer import ParamGroup
 from graphc.tensor import Tensor
 from graphc.types import DType
 
@@ -184,7 +186,9 @@ class Watcher:
     def _entry(self, name: str, mapping: dict[Any, Any], key: Any) -> None:
         """A slot of a dict (globals, an object's attributes, a dict): guard what it holds, and walk into it."""
         value = mapping[key]
-        if isinstance(value, (ModuleType, type, BuiltinFunctionType)) and not isinstance(value, ModuleType):
+        if isinstance(value, type) and not _library(value.__module__):
+            self._defaults(name, value, value, {}, every=False)
+        if isinstance(value, (type, BuiltinFunctionType)):
             return
         if not isinstance(value, ModuleType):
             self._add(name, lambda: mapping[key], value)
@@ -207,7 +211,8 @@ class Watcher:
                         self._entry(f"{name}.{key}", value.__dict__, key)
         elif isinstance(value, dict):
             self._add(f"keys of {name}", lambda: tuple(value), tuple(value))
-            for key in value:
+            # a parameter group's options are read through the tracer, which told number() and option()
+            for key in ("params",) if isinstance(value, ParamGroup) else value:
                 self._entry(f"{name}[{key!r}]", value, key)
         elif isinstance(value, (list, tuple)):
             self._add(f"length of {name}", lambda: len(value), len(value))
@@ -237,6 +242,19 @@ class Watcher:
             for key in list(attributes):
                 if every or key in self._attributes:
                     self._entry(f"{name}.{key}", attributes, key)
+            self._defaults(name, value, type(value), attributes, every)
+
+    def _defaults(self, name: str, owner: Any, cls: type, own: Mapping[str, Any], every: bool) -> None:
+        """What `owner` has from its class, until it gets its own: numbers and the like, not methods."""
+        found: dict[str, Any] = {}
+        for base in cls.__mro__[:-1]:
+            for key, value in vars(base).items():
+                plain = isinstance(value, (*_PLAIN, tuple, list, dict, Tensor, np.ndarray)) and not key.startswith("__")
+                if plain and key not in own and (every or key in self._attributes):
+                    found.setdefault(key, value)
+        for key, value in found.items():
+            self._add(f"{name}.{key}", partial(getattr, owner, key), value)
+            self._walk(f"{name}.{key}", value)
 
     def _cell(self, name: str, cell: CellType) -> None:
         try:

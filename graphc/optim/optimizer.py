@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Protocol
 
-from graphc.creation import zeros, zeros_like
+import numpy as np
+
 from graphc.errors import ArgumentError, StateError
 from graphc.nn.parameter import clear_grad
 from graphc.ops.elementwise import astype
 from graphc.primitive import Value
 from graphc.tape import enable_grad, no_grad
-from graphc.tensor import Tensor, as_tensor
-from graphc.types import float64
+from graphc.tensor import Tensor, as_tensor, wrap
 
 
 class ParamGroup(dict[str, Any]):
@@ -91,14 +91,17 @@ def weak(number: Value, p: Tensor) -> Value:
     return number if isinstance(number, int | float) else astype(number, p.dtype)
 
 
+# Slots are made of numbers, not by operations: also within a trace they are tensors that outlive it.
+
+
 def buffer(p: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-    """A slot of zeros of p's shape, dtype and device."""
-    return zeros_like(p)
+    """A slot of zeros of p's shape and dtype."""
+    return wrap(np.zeros(p.shape, p.dtype.numpy))
 
 
 def counter(p: Tensor, state: Mapping[str, Tensor]) -> Tensor:
     """A slot that counts steps: float64[], exact to 2**53."""
-    return zeros((), dtype=float64)
+    return wrap(np.zeros((), np.float64))
 
 
 class Optimizer:

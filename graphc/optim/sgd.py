@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from graphc.errors import ArgumentError
 from graphc.ops.elementwise import where
 from graphc.optim.optimizer import (
@@ -13,12 +15,11 @@ from graphc.optim.optimizer import (
     Slot,
     buffer,
     check_range,
-    counter,
     hyper,
     option,
     weak,
 )
-from graphc.tensor import Tensor
+from graphc.tensor import Tensor, wrap
 
 
 class SGD(Optimizer):
@@ -79,5 +80,5 @@ class SGD(Optimizer):
 
 def _begun(p: Tensor, state: Mapping[str, Tensor]) -> Tensor:
     """The step counter: at 0 beside a fresh buffer, past it beside one that was filled without dampening."""
-    count = counter(p, state)
-    return count.add_(1) if (state["momentum_buffer"] != 0).any() else count
+    begun = np.asarray(state["momentum_buffer"]).any()
+    return wrap(np.asarray(float(begun)))
