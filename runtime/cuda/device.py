@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +19,9 @@ from graphc.errors import DeviceError
 from graphc.runtime.program import MatmulCall
 from graphc.types import TensorType, float32, float64
 
-from .toolchain import compile_cuda, nvidia_library
+from .toolchain import cubin, nvidia_library
 
-INSTALL = "pip install 'graphc[cuda]' (or: pip install cupy-cuda13x nvidia-cuda-nvrtc cuda-pathfinder)"
+INSTALL = "pip install 'graphc[cuda]' (or: pip install cupy-cuda13x nvidia-cublas nvidia-cuda-nvrtc cuda-pathfinder)"
 Array = npt.NDArray[Any]
 
 
@@ -97,9 +97,13 @@ class CupyDevice:
         self.architecture: str = self.device.compute_capability
         properties = self.cupy.cuda.runtime.getDeviceProperties(ordinal)
         self.name = f"{properties['name'].decode()} (sm_{self.architecture})"
+        self.stream = self.cupy.cuda.Stream.null  # cupy's own, so that arrays made there are ready here
+
+    @cached_property
+    def blas(self) -> _Cublas:
+        """Opened with the first product. Raises DeviceError if it isn't installed."""
         with self.device:
-            self.stream = self.cupy.cuda.Stream.null  # cupy's own, so that arrays made there are ready here
-            self.blas = _Cublas(self.cupy, self.stream.ptr)
+            return _Cublas(self.cupy, self.stream.ptr)
 
     def allocate(self, nbytes: int) -> View:
         with self.device:
@@ -139,10 +143,10 @@ class CupyDevice:
 
     def load(self, text: str, functions: Sequence[str]) -> Mapping[str, Any]:
         # Not cupy.RawModule: it adds -ftz=true, which flushes the denormals that eager mode keeps.
-        compiled = compile_cuda(text, self.architecture)
+        image = cubin(text, self.architecture)
         with self.device:
             module = self.cupy.cuda.function.Module()
-            module.load(compiled.cubin)
+            module.load(image)
             return {name: module.get_function(name) for name in functions}
 
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[View]) -> None:
@@ -181,7 +185,7 @@ class _Cublas:
         try:
             self.library = nvidia_library("cublas")
         except OSError as error:
-            raise DeviceError(f"cuBLAS isn't there ({error}). Install it: pip install nvidia-cublas") from error
+            raise DeviceError(f"cuBLAS isn't there ({error}). Install it: {INSTALL}") from error
         self.handle = ctypes.c_void_p()
         self._check(self.library.cublasCreate_v2(ctypes.byref(self.handle)))
         self._check(self.library.cublasSetStream_v2(self.handle, ctypes.c_void_p(stream)))

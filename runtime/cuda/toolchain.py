@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from graphc.errors import CompileError
+from graphc.runtime.cache import content_key, disk_cache
 
 INSTALL = "pip install 'graphc[cuda]' (or: pip install nvidia-cuda-nvrtc==13.0.88 cuda-pathfinder)"
 ARCHITECTURE = "90"  # H100, H200
@@ -84,10 +85,18 @@ def compile_cuda(source: str, architecture: str = ARCHITECTURE, options: Sequenc
         log = _bytes(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program)
         text = log.rstrip(b"\0").decode(errors="replace")
         _check(status, text)
-        cubin = _bytes(library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN, program)
+        image = _bytes(library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN, program)
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
-    return Compiled(cubin, resources(text), text)
+    return Compiled(image, resources(text), text)
+
+
+def cubin(source: str, architecture: str = ARCHITECTURE) -> bytes:
+    """The machine code of `source`, from the cache on disk or from NVRTC, which then isn't asked again."""
+    release = ".".join(map(str, version()))
+    key = content_key("cubin", source, release, architecture, *OPTIONS)
+    made = disk_cache().get_or_make(key, lambda: ({}, compile_cuda(source, architecture).cubin))
+    return made.payload
 
 
 def _bytes(size_of: Any, fetch: Any, program: ctypes.c_void_p) -> bytes:

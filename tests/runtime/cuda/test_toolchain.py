@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,25 @@ def test_spills_and_stack_are_seen() -> None:
 def test_the_compilers_words_are_passed_on() -> None:
     with pytest.raises(CompileError, match=r"graphc.cu\(1\): error: .*undeclared_name"):
         compile_cuda('extern "C" __global__ void f(float* x) { x[0] = undeclared_name; }')
+
+
+@needs_nvrtc
+def test_machine_code_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
+    source = 'extern "C" __global__ void f(float* x) { x[0] = 1.0f; }'
+    made = toolchain.cubin(source)
+    other = toolchain.cubin(source, "80")
+    assert made[:4] == other[:4] == b"\x7fELF"
+    assert made != other
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(toolchain, "compile_cuda", refuse)
+    assert toolchain.cubin(source) == made
+    assert toolchain.cubin(source, "80") == other
+    with pytest.raises(AssertionError, match="compiled again"):
+        toolchain.cubin(source + "\n")
 
 
 def test_log_is_read() -> None:
