@@ -25,7 +25,8 @@ from .access import Accesses
 from .groups import Admission, Group
 
 MAX_HOMES = 4  # kernels that may compute a cheap value again
-MAX_VIEW_HOMES = 64  # kernels that may read through the same view
+MAX_VIEW_HOMES = 64  # kernels that may read through the same view, or compute the same single number
+MAX_REPEATED = 4  # cheap values that may be computed again one behind the other
 
 
 def fuse(graph: Graph) -> Graph:
@@ -52,9 +53,10 @@ def group(graph: Graph) -> dict[Node, list[Group]]:
         for consumer in dict.fromkeys(graph.users[node]):
             for home in homes[consumer]:
                 readers.setdefault(home, []).append(consumer)
-        if node not in outputs and join_all(node, readers, access, homes):
+        stored = store_instead(graph, node, readers, number[node], homes) if node not in outputs else None
+        if stored is None and node not in outputs and join_all(node, readers, access, homes):
             continue
-        stored = store_with_reader(node, readers, number[node])
+        stored = stored or store_with_reader(node, readers, number[node])
         if stored is None:
             stored = Group.of(node, access)
             own = access(node)
@@ -89,11 +91,33 @@ def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Access
     own = access(node)
     if own.view:
         return len(readers) <= MAX_VIEW_HOMES
-    if own.kind != "map" or own.costly or own.compute.check is not None or len(readers) > MAX_HOMES:
+    homes = MAX_VIEW_HOMES if node.type.size == 1 else MAX_HOMES
+    if own.kind != "map" or own.costly or own.compute.check is not None or len(readers) > homes:
         return False
     arrays = [x for x in node.inputs if x.type.size > 1]
     repeats = max(home.repeated[c] for home, consumers in readers.items() for c in consumers)
-    return len(arrays) <= 1 and repeats < MAX_HOMES
+    return len(arrays) <= 1 and repeats < MAX_REPEATED
+
+
+def store_instead(
+    graph: Graph, node: Node, readers: dict[Group, list[Node]], number: int, homes: dict[Node, list[Group]]
+) -> Group | None:
+    """The group that stores `node`, where computing it again would only mean that its larger operand is stored.
+
+    The mask of a relu, x <= 0, is wanted by the gradient's kernel, and nothing else of x is: a byte instead of four.
+    """
+    if len(readers) < 2:
+        return None
+    arrays = [x for x in dict.fromkeys(node.inputs) if x.type.size > 1 and x.op.body is not None]
+    if len(arrays) != 1 or arrays[0].type.nbytes < node.type.nbytes:
+        return None
+    rest = [user for user in graph.users[arrays[0]] if user is not node]
+    if any(user not in homes for user in rest):  # their turn comes later
+        return None
+    others = [home for user in rest for home in homes[user]]
+    if not others or any(home is not others[0] for home in others) or others[0] not in readers:
+        return None
+    return store_with_reader(node, {others[0]: readers[others[0]]}, number)
 
 
 def store_with_reader(node: Node, readers: dict[Group, list[Node]], number: int) -> Group | None:

@@ -168,13 +168,13 @@ class Group:
             free = not self.folds and not self.by_rows()
             if (free or self.outer == kept) and flat == self.row_flat(kept) and self.enough(self.full, kept):
                 return Admission(flat, node.type.size, 0, False, self.full, kept, fold=True)
-        if self.folds or self.by_rows() or flat != self.full_flat() or node.type.size != math.prod(self.full):
+        if self.folds or self.by_rows() or not self.covers(node, flat):
             return None
         if own.kind == "contraction":
             if node.type.size > BLAS_RESULT and all(r.mask is None for r in own.reads):
                 return None
             return Admission(flat, node.type.size, 0, False, self.full, self.outer, product=True)
-        if own.regular is not None:
+        if own.regular is not None and self.in_order(node, flat):
             full, kept = own.regular
             if [n for n in self.full if n != 1] == [full[i] for i in kept if full[i] != 1]:
                 return Admission(flat, node.type.size, 0, False, full, kept, fold=True)
@@ -213,6 +213,15 @@ class Group:
     def in_order(self, node: Node, flat: Affine | None) -> bool:
         """Whether the node runs over the whole loop, in row-major order."""
         return flat == self.full_flat() and node.type.size == math.prod(self.full)
+
+    def covers(self, node: Node, flat: Affine) -> bool:
+        """Whether the loop meets every element of the node exactly once, in whatever order."""
+        step = 1
+        for axis, coefficient in sorted(flat.terms, key=lambda t: t[1]):
+            if coefficient != step:
+                return False
+            step *= axis.extent
+        return flat.const == 0 and step == math.prod(self.full) == node.type.size
 
     @staticmethod
     def enough(full: Shape, outer: tuple[int, ...]) -> bool:

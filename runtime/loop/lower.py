@@ -116,7 +116,9 @@ class _Lowering:
     # ------------------------------------------------------------------ axes
 
     def axis(self, name: str, extent: int) -> tuple[Affine, tuple[Axis, ...]]:
-        """An axis as an affine form of the axes it was split into, outermost first."""
+        """An axis as an affine form of the axes it was split into, outermost first; none for an extent of 1."""
+        if extent == 1:
+            return Affine(), ()
         inner = self.splits.get(name)
         if inner is None:
             return affine(Axis(name, extent)), (Axis(name, extent),)
