@@ -46,6 +46,9 @@ class Interpreter(abc.ABC):
     def created(self, tensor: Tensor) -> Tensor:
         """Called for a tensor that user code just made of an array; returns it."""
 
+    def look(self, tensor: Tensor, what: str) -> None:
+        """Called before Python gets to see the tensor's numbers; raises where they may not be seen."""
+
     @abc.abstractmethod
     def grad_of(self, tensor: Tensor) -> Tensor | None: ...
 
@@ -264,6 +267,7 @@ class Tensor:
                 f"(made at {self._node.origin.location or '?'}). Return it from the compiled function and look at "
                 "it there; to branch on it, use graphc.where(condition, a, b)."
             )
+        _state.interpreter.look(self, what)
         return self._data
 
     def numpy(self) -> npt.NDArray[Any]:

@@ -235,6 +235,13 @@ class Tracer(Interpreter):
         tensor._data = None  # type: ignore[assignment]
         return tensor
 
+    def look(self, tensor: Tensor, what: str) -> None:
+        """Numbers from outside would be frozen in the compiled function, and stale when they change."""
+        raise TraceError(
+            f"{what} reads the numbers of a tensor from outside of the function that graphc.compile traces. "
+            "Compute with the tensor itself, or pass the number as an argument."
+        )
+
     def number(self, group: optim.ParamGroup, key: str | tuple[str, int]) -> Any:
         """A hyperparameter as an input (optim.Reader)."""
         source = NumberSource(group, key)

@@ -1,10 +1,15 @@
-"""What a compiled function read from classes is guarded too: no stale result when it changes."""
+"""No stale results: what a compiled function read from classes is guarded, and it can't look at captured numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pytest
+
 import graphc as gc
+from graphc.errors import TraceError
 from graphc.nn import Dropout, Module
 from graphc.tensor import Tensor
 
@@ -81,3 +86,26 @@ def test_a_modules_mode_and_settings() -> None:
     dropout.train()
     assert one(compiled) == 2.0
     assert forms(compiled) == 4
+
+
+@pytest.mark.parametrize(
+    ("what", "read"),
+    [
+        (r"item\(\)", lambda s: s.item()),
+        (r"numpy\(\)", lambda s: s.numpy().sum()),
+        (r"tolist\(\)", lambda s: s.tolist()),
+        (r"float\(\)", float),
+        ("if, while", lambda s: 1.0 if s else 2.0),
+        ("numpy.asarray", lambda s: float(np.asarray(s))),
+    ],
+)
+def test_numbers_of_captured_tensors_are_not_frozen(what: str, read: Callable[[Tensor], float]) -> None:
+    captured = gc.tensor(2.0)
+    with pytest.raises(TraceError, match=f"{what}.* a tensor from outside"):
+        gc.compile(lambda x: x * read(captured))(gc.ones(()))
+    assert read(captured) in (1.0, 2.0)
+    compiled = gc.compile(lambda x: x * captured)
+    assert one(compiled) == 2.0
+    captured.fill_(3.0)
+    assert one(compiled) == 3.0
+    assert forms(compiled) == 1

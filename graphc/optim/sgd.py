@@ -80,5 +80,5 @@ class SGD(Optimizer):
 
 def _begun(p: Tensor, state: Mapping[str, Tensor]) -> Tensor:
     """The step counter: at 0 beside a fresh buffer, past it beside one that was filled without dampening."""
-    begun = np.asarray(state["momentum_buffer"]).any()
+    begun = state["momentum_buffer"]._data.any()
     return wrap(np.asarray(float(begun)))
