@@ -41,10 +41,11 @@ def fuse(graph: Graph) -> Graph:
 def group(graph: Graph) -> dict[Node, list[Group]]:
     """For every operation the groups that compute it. The first has it among its outputs if it is stored."""
     access = Accesses()
-    number = {node: i for i, node in enumerate(graph.nodes)}
+    order = by_depth(graph)
+    number = {node: i for i, node in enumerate(order)}
     outputs = set(graph.outputs)
     homes: dict[Node, list[Group]] = {}
-    for node in reversed(graph.nodes):
+    for node in reversed(order):
         if node.op is INPUT or node.op is CONSTANT:
             continue
         if node.op.body is None:
@@ -67,6 +68,15 @@ def group(graph: Graph) -> dict[Node, list[Group]]:
             if home is not stored:
                 home.newest_input = max(home.newest_input, number[node])
     return homes
+
+
+def by_depth(graph: Graph) -> list[Node]:
+    """The nodes by their distance from the inputs, a topological order. What a result doesn't depend on mostly stands
+    before it (an optimiser's scalars before its moments), so that few groups look as if they could be cyclic."""
+    depth: dict[Node, int] = {}
+    for node in graph.nodes:
+        depth[node] = max((depth[x] + 1 for x in node.inputs), default=0)
+    return sorted(graph.nodes, key=depth.__getitem__)
 
 
 def join_all(node: Node, readers: dict[Group, list[Node]], access: Accesses, homes: dict[Node, list[Group]]) -> bool:
@@ -141,14 +151,34 @@ def store_with_reader(node: Node, readers: dict[Group, list[Node]], number: int)
 def assemble(graph: Graph, homes: dict[Node, list[Group]]) -> Graph:
     """The graph of the groups. They are built in the order of their oldest result, which is topological."""
     results: dict[Node, Node] = {n: n for n in graph.nodes if n.op is INPUT or n.op is CONSTANT}
-    oldest: dict[Group, Node] = {}
-    for node in graph.nodes:
+    writer: dict[Node, Group] = {}
+    for node in by_depth(graph):
         for home in homes.get(node, ())[:1]:
             if node in home.outputs:
-                oldest.setdefault(home, node)
-    for home in oldest:
+                writer[node] = home
+    for home in side_by_side(list(dict.fromkeys(writer.values())), writer):
         build(home, results)
     return Graph(graph.inputs, [results[n] for n in graph.outputs])
+
+
+def side_by_side(groups: list[Group], writer: dict[Node, Group]) -> list[Group]:
+    """Groups of few elements that loop alike and don't depend on each other become one: an optimiser's scalars and
+    biases. `groups` and the result are in topological order."""
+    level: dict[Group, int] = {}
+    hosts: dict[tuple[object, ...], Group] = {}
+    kept: dict[Group, int] = {}
+    for home in groups:
+        reads = {writer[x] for n in home.flat for x in n.inputs if x not in home.flat and x in writer}
+        level[home] = max((level[w] + 1 for w in reads), default=0)
+    for home in sorted(groups, key=level.__getitem__):
+        host = hosts.get((level[home], home.loops())) if home.simple() else None
+        if host is not None and host.has_room(home):
+            host.absorb(home)
+        else:
+            kept[home] = level[home]
+            if home.simple():
+                hosts[level[home], home.loops()] = home
+    return list(kept)
 
 
 def build(home: Group, results: dict[Node, Node]) -> None:

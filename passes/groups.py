@@ -24,6 +24,8 @@ MAX_VIEWS = 192  # nodes in a kernel, movements included
 MAX_REPEATS = 64  # a cheap value may be computed so many times instead of being stored
 MAX_REPEATED_CHAIN = 4  # and so may no more than so many of them, one behind the other
 MAX_ROW_STEPS = 16  # operations between a reduction and the rows it goes into
+SCALAR_REPEATS = 16  # a single number may be computed at so many points
+SIDE_BY_SIDE = 1 << 14  # elements: independent kernels up to this size are cheaper as one
 FEW_POINTS = 16  # with fewer outer points than this a kernel has too little to do in parallel,
 SMALL = 1 << 12  # unless it's this small altogether
 BLAS_RESULT = 1 << 20  # elements: larger products of matrices are left to BLAS, so nothing joins them
@@ -133,9 +135,10 @@ class Group:
             if own.compute.check is not None and not self.in_order(node, flat):
                 return None  # every element's check must be seen
             if points > node.type.size:
+                if node.type.size == 1 and points > SCALAR_REPEATS:
+                    return None  # a number for all: computed once, before
                 repeated += 1
-                few = node.type.size == 1 or points <= MAX_REPEATS * node.type.size
-                if own.costly or not few or repeated > MAX_REPEATED_CHAIN:
+                if own.costly or points > MAX_REPEATS * node.type.size or repeated > MAX_REPEATED_CHAIN:
                     return None
         return Admission(flat, points, repeated, strict, self.full, outer)
 
@@ -300,6 +303,23 @@ class Group:
         return solved
 
     # ------------------------------------------------------------------ joining
+
+    def simple(self) -> bool:
+        """Whether it's a small loop over elements and nothing else."""
+        plain = not (self.closed or self.folds or self.product or self.by_rows())
+        return plain and math.prod(self.full) <= SIDE_BY_SIDE
+
+    def loops(self) -> Shape:
+        """What two simple groups must have in common to be one; a single element has none to differ in."""
+        return self.full if math.prod(self.full) != 1 else ()
+
+    def has_room(self, other: Group) -> bool:
+        return len(self.flat) + len(other.flat) <= MAX_MEMBERS
+
+    def absorb(self, other: Group) -> None:
+        """Compute what `other` computes as well. Both are simple, loop alike and are independent."""
+        self.outputs += other.outputs
+        self.flat |= other.flat
 
     def join(self, node: Node, admission: Admission, store: bool) -> None:
         """Take `node` in as it was admitted."""
