@@ -27,8 +27,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from graphc import errors
 
 MAGIC = b"graphc\r\n"  # the line end shows a copy in text mode at once
@@ -252,12 +250,20 @@ def _write_whole(folder: Path, name: str, data: bytes) -> None:
 
 
 @cache
-def _opened(told: str, default: str) -> DiskCache:
-    if told.lower() == "off":
-        return DiskCache(None, reason="GRAPHC_CACHE_DIR=off")
-    return DiskCache(Path(told or default).expanduser())
+def _opened(folder: str) -> DiskCache:
+    return DiskCache(Path(folder).expanduser())
+
+
+@cache
+def _turned_off() -> DiskCache:
+    return DiskCache(None, reason="GRAPHC_CACHE_DIR=off")
 
 
 def disk_cache() -> DiskCache:
     """The cache that compiled functions use, as the environment says now."""
-    return _opened(os.environ.get("GRAPHC_CACHE_DIR", "").strip(), platformdirs.user_cache_dir("graphc"))
+    told = os.environ.get("GRAPHC_CACHE_DIR", "").strip()
+    if told:
+        return _turned_off() if told.lower() == "off" else _opened(told)
+    import platformdirs  # slow to import for one path
+
+    return _opened(platformdirs.user_cache_dir("graphc"))

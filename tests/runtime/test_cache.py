@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from graphc import errors
 from graphc.runtime import cache
 from graphc.runtime.cache import DiskCache, content_key, disk_cache, source_digest
 
@@ -267,7 +268,7 @@ def test_the_source_s_digest_follows_every_file(tmp_path: Path) -> None:
     """In a copy of the sources, a changed line, a renamed file and a file more each give another digest."""
     package = tmp_path / "graphc"
     (package / "runtime").mkdir(parents=True)
-    root = Path(cache.errors.__file__).parent
+    root = Path(errors.__file__).parent
     for name in ("__init__.py", "errors.py"):
         (package / name).write_text("" if name == "__init__.py" else (root / name).read_text())
     source = (root / "runtime" / "cache.py").read_text()

@@ -283,7 +283,7 @@ def test_lists_stand_for_inputs(run: Executable) -> None:
     _, b, state = operands()
     with pytest.raises(DTypeError, match="int64"):
         run([[1, 2, 3], [4, 5, 6]], b, state)  # type: ignore[arg-type]
-    expect(run, np.float32([[1, 2, 3], [4, 5, 6]]), b, state)
+    expect(run, np.asarray([[1, 2, 3], [4, 5, 6]], np.float32), b, state)
 
 
 def test_a_failed_check_raises_the_program_s_message(run: Executable) -> None:
@@ -433,7 +433,8 @@ def test_big_results_reuse_memory_of_dead_ones_only() -> None:
     fourth = lender.take()
     assert fourth.ctypes.data == address
     assert fourth.flags.writeable
-    assert (fourth.shape, fourth.dtype) == ((1000, 300), np.float32)
+    assert fourth.shape == (1000, 300)
+    assert fourth.dtype == np.float32
 
 
 def test_a_program_s_big_results_stay_apart() -> None:

@@ -22,7 +22,10 @@ from graphc.runtime.cpu.target import TARGETS, by_name
 
 Array = npt.NDArray[Any]
 P, L = ctypes.c_void_p, ctypes.c_int64
-ELEMENTS = {np.dtype(np.float32): (ctypes.c_float, "f32"), np.dtype(np.float64): (ctypes.c_double, "f64")}
+ELEMENTS: dict[np.dtype[Any], tuple[Any, str]] = {
+    np.dtype(np.float32): (ctypes.c_float, "f32"),
+    np.dtype(np.float64): (ctypes.c_double, "f64"),
+}
 
 FLAVOURS = ["BLAS", *(name for name in ("host", "x86-64-v3", "x86-64") if by_name(name).runs_here())]
 
@@ -47,7 +50,7 @@ class Products:
 
 
 def products(addresses: Callable[[str], int], code: object) -> Products:
-    functions = {}
+    functions: dict[np.dtype[Any], Callable[..., None]] = {}
     for dtype, (element, suffix) in ELEMENTS.items():
         kinds = (L, L, L, L, L, P, L, P, L, element, P, L, L, L, L, L)
         functions[dtype] = ctypes.CFUNCTYPE(None, *kinds)(addresses(f"graphc_gemm_{suffix}"))
@@ -79,9 +82,9 @@ def check(
 ) -> None:
     batch, m, n, k = shape
     rng = np.random.default_rng([*shape, *turned])
-    a = rng.standard_normal((batch, k, m) if turned[0] else (batch, m, k)).astype(dtype)
-    b = rng.standard_normal((batch, n, k) if turned[1] else (batch, k, n)).astype(dtype)
-    c = rng.standard_normal((batch, m, n)).astype(dtype)
+    a: Array = rng.standard_normal((batch, k, m) if turned[0] else (batch, m, k)).astype(dtype)
+    b: Array = rng.standard_normal((batch, n, k) if turned[1] else (batch, k, n)).astype(dtype)
+    c: Array = rng.standard_normal((batch, m, n)).astype(dtype)
     if beta == 0:
         c[...] = np.nan  # must not be read
     left, right = (np.swapaxes(x, 1, 2) if turn else x for x, turn in zip((a, b), turned, strict=True))
@@ -90,7 +93,7 @@ def check(
     if beta:
         wanted = wanted + beta * c
         bound = bound + abs(beta) * np.abs(c)
-    around = np.full((batch + 2, m, n), 77, dtype)
+    around: Array = np.full((batch + 2, m, n), 77, dtype)
     inside = around[1:-1]
     inside[...] = c
     product(a, b, inside, turned, beta)

@@ -106,11 +106,7 @@ def data() -> bytes:
     return jit.compile_text(TEXT)
 
 
-@INT
-def times_ten(x: int) -> int:
-    return x * 10
-
-
+times_ten = INT(lambda x: x * 10)
 NUMBER = ctypes.c_int64(1000)
 SYMBOLS = {"outside": ctypes.cast(times_ten, ctypes.c_void_p).value or 0, "outside_number": ctypes.addressof(NUMBER)}
 
