@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from math import prod
 
-from graphc.ir.expr import Axis
+from graphc.ir.expr import Axis, affine
 from graphc.runtime.cpu.target import Target
 
 from .cost import Access, Facts
-from .memory import traffic
+from .memory import PAGE_HALF, traffic
 from .registers import Rows, register_tiles
 
 WORTH_FORKING = 30_000.0  # cycles of a whole kernel, about 8 us
@@ -19,7 +19,7 @@ WORTH_A_RANGE = 12_000.0  # cycles of what a thread takes at a time
 MOST_RANGES = 128
 PERMUTED = 5  # so many loops at most are tried in every order
 TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data
-PACK = 1.5  # cycles to copy one element into the order that lanes want
+PACK, PACK_RUNS = 1.5, 0.2  # cycles to copy one element into the order that lanes want; if neighbours stay such
 MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
 CLEARLY_WORSE = 4.0
 
@@ -60,6 +60,8 @@ def choose(facts: Facts, target: Target) -> Plan:
         if cost <= limit:
             packed = _packable(facts, lanes)
             plans += list(_plans(facts, lanes, packed, target)) or _plans(facts, lanes, None, target)
+            if packed is None and (scattered := _conflicting(facts, lanes)) is not None:
+                plans += _plans(facts, lanes, scattered, target)
     return min(plans, key=lambda found: found[0])[1]
 
 
@@ -82,7 +84,8 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         options = [(cost, 0 if lanes is None else _flat_block(facts, lanes, cost), ())]
     for cycles, block, rows in options:
         if packed is not None:
-            cycles += PACK * prod(axis.extent for axis, _ in packed.at.terms)
+            each = PACK if lanes is None or packed.at.coefficient(lanes) != 1 else PACK_RUNS
+            cycles += each * prod(axis.extent for axis, _ in packed.at.terms)
             pitch = prod(axis.extent for axis, _ in packed.at.terms if axis not in nest.outer) * block
             if pitch * packed.buffer.dtype.itemsize > MOST_PACKED:
                 continue
@@ -107,6 +110,20 @@ def _packable(facts: Facts, lanes: Axis | None) -> Access | None:
         for load in stage.fold_loads:
             again = prod(axis.extent for axis in facts.nest.outer if not load.depends(axis))
             if load.at.coefficient(lanes) not in (0, 1) and again >= 8 and not load.varies and not load.masked:
+                return load
+    return None
+
+
+def _conflicting(facts: Facts, lanes: Axis | None) -> Access | None:
+    """An operand of a fold whose rows lie so far apart that they keep each other out of the cache."""
+    if lanes is None:
+        return None
+    for stage in facts.stages:
+        for load in stage.fold_loads:
+            again = prod(axis.extent for axis in facts.nest.outer if not load.depends(axis))
+            apart = max((abs(load.at.coefficient(axis)) for axis in stage.stage.axes), default=0)
+            far = apart * load.buffer.dtype.itemsize % PAGE_HALF == 0 and apart > 0
+            if far and load.at.coefficient(lanes) == 1 and again >= 32 and not load.varies and not load.masked:
                 return load
     return None
 
@@ -149,7 +166,7 @@ def _order(
         by_stride = [*(axis for axis in by_stride if axis != lanes), lanes]
     looping = [axis for axis in by_stride if trips[axis] > 1]
     still = [axis for axis in by_stride if trips[axis] == 1]
-    accesses = tuple({a: None for stage in facts.stages for a in stage.accesses})
+    accesses = tuple(dict.fromkeys(_packed(a, packed, lanes, size) for s in facts.stages for a in s.accesses))
     tile = {axis: size.get(axis, 1) for axis in outer}
     first = [axis for axis in looping if packed is not None and packed.depends(axis)]
 
@@ -172,10 +189,21 @@ def _order(
     )
 
 
+def _packed(access: Access, packed: Access | None, lanes: Axis | None, size: dict[Axis, int]) -> Access:
+    """An access as it is once its operand is packed: rows of a block of lanes, one after the other."""
+    if packed is None or lanes is None or access is not packed:
+        return access
+    at, stride = affine(lanes), size[lanes]
+    for axis, _ in sorted(packed.at.terms, key=lambda term: abs(term[1])):
+        if axis != lanes:
+            at, stride = at + axis * stride, stride * axis.extent
+    return replace(access, at=at, buffer=replace(access.buffer, name=f"{access.buffer.name}_packed"))
+
+
 def _imbalance(trips: int) -> float:
     """Time lost, as a share of all work, when so many equal pieces meet 2, 4 or 8 threads."""
 
     def lost(threads: int) -> float:
         return -(-trips // threads) * threads / trips - 1
 
-    return 0.6 * lost(2) + 0.25 * lost(4) + 0.15 * lost(8)
+    return 0.8 * lost(2) + 0.15 * lost(4) + 0.05 * lost(8)

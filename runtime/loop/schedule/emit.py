@@ -14,8 +14,10 @@ from graphc.types import bool_, int64
 from .choose import Plan
 from .cost import Access, Facts
 from .folds import emit_stage
-from .rewrite import Rewriter, expressions, variables
+from .rewrite import Rewriter, expressions, parts, variables
 from .tile import Tile, loops, scope
+
+MOST_WRITTEN_OUT = 160  # operations of an epilogue, over all vectors of a tile; more are put into a loop
 
 
 def emit(facts: Facts, plan: Plan) -> Kernel:
@@ -115,6 +117,10 @@ class _Emitter:
         buffer = Buffer(f"{packed.buffer.name}_packed", packed.buffer.dtype, stride, "scratch")
         load = Load(packed.buffer, Offset(packed.at))
         copy = Store(buffer, Offset(at), rewriter.expr(load))
+        if self.plan.lanes is not None and packed.at.coefficient(self.plan.lanes) == 1:
+            return (Alloc(buffer), *loops(tuple(axes), Tile((), lanes, self.plan.width).over((copy,)), "serial")), {
+                load: Load(buffer, Offset(at))
+            }
         # The operand is read in the order in which it lies.
         order = sorted((*axes, lanes), key=lambda axis: -abs(rewriter.affine(packed.at).coefficient(axis)))
         return (Alloc(buffer), *loops(tuple(order), (copy,), "serial")), {load: Load(buffer, Offset(at))}
@@ -155,6 +161,8 @@ class _Emitter:
                     found[let.var.name] = Load(kept, Offset(tile.offset()))
             body += tuple(rewriter.check(check) for check in stage.checks)
             body += tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None)
+        if tile.lanes is not None and tile.rows and not found and self.bulky(stages, tile):
+            return self.one_by_one(stages, rewriter, tile), {}
         if tile.lanes is not None or not tile.rows:
             return before + tile.over(body), found
         # Rows whose numbers lie in memory: the last row axis fills lanes if its points are neighbours there.
@@ -164,6 +172,29 @@ class _Emitter:
         if steps == {1} and all(isinstance(s, Store) for s in stores):
             return before + loops(tile.rows[:-1], (For(last, "vector", body, tile.width),), "serial"), found
         return before + loops(tile.rows, body, "serial"), found
+
+    def bulky(self, stages: tuple[Stage, ...], tile: Tile) -> bool:
+        """Whether writing out these stages for each row would make much code."""
+        ops = sum(1 for stage in stages for e in expressions(stage) for p in parts(e) if isinstance(p, Call | Load))
+        return ops * tile.size // tile.width > MOST_WRITTEN_OUT
+
+    def one_by_one(self, stages: tuple[Stage, ...], rewriter: Rewriter, tile: Tile) -> Block:
+        """The rows in a loop: what they need of the registers is first put into memory."""
+        body: Block = ()
+        spilled: dict[str, Expr] = {}
+        for name in dict.fromkeys(n for stage in stages for e in expressions(stage) for n in variables(e)):
+            held = rewriter.variables.get(name)
+            if isinstance(held, Load) and held.buffer.space == "register":
+                memory = Buffer(f"{name}_rows", held.dtype, tile.size, "scratch")
+                body += (Alloc(memory), *tile.over((Store(memory, Offset(tile.offset()), held),)))
+                spilled[name] = Load(memory, Offset(tile.offset()))
+        inside = replace(rewriter, variables={**rewriter.variables, **spilled})
+        each: Block = ()
+        for stage in stages:
+            each += tuple(inside.let(let) for let in stage.lets)
+            each += tuple(inside.check(check) for check in stage.checks)
+            each += tuple(store for s in stage.stores if (store := inside.store(s)) is not None)
+        return body + tile.over(each, "serial")
 
     def ordered(self, rows: tuple[Axis, ...], rewriter: Rewriter) -> tuple[Axis, ...]:
         """Row axes with the one last that steps through the results in the smallest strides."""

@@ -11,6 +11,9 @@ from .cost import Access
 
 LEVELS = ((36 << 10, 1 / 40), (640 << 10, 1 / 12))  # a cache's useful size, cycles to bring a byte into it
 LINE = 64
+CONFLICTS = 16
+PAGE_HALF = 2048  # bytes: lines so far apart are of one set in every first-level cache, if a power of two
+MANY = 16  # lines that a set of a cache can hold
 
 
 def traffic(
@@ -40,17 +43,27 @@ def traffic(
 
 
 def footprint(access: Access, inside: frozenset[Axis], tile: Mapping[Axis, int]) -> int:
-    """Bytes, in whole cache lines, that an access touches while the loops of `inside` and of a tile run."""
+    """Bytes of cache that an access takes while the loops of `inside` and of a tile run.
+
+    Whole lines count. Lines at distances of a high power of two share few sets of a cache: the room that they keep
+    from being used counts too, up to CONFLICTS times their own.
+    """
     steps = []
     for axis, coefficient in access.at.terms:
         extent = axis.extent if axis in inside or axis not in tile else min(axis.extent, tile[axis])
         if extent > 1:
             steps.append((abs(coefficient), extent))
     itemsize = access.buffer.dtype.itemsize
-    run, count = 1, 1  # elements next to each other, and how many such runs
+    run, count, apart = 1, 1, 1  # elements next to each other, how many such runs, lines from one to the next
     for step, extent in sorted(steps):
         if step * itemsize <= LINE or step <= run:
             run += step * (extent - 1)
         else:
+            if count == 1 or extent > MANY:
+                apart = step * itemsize // LINE
             count *= extent
-    return min(count * max(LINE, run * itemsize), max(LINE, access.buffer.size * itemsize))
+    lines = -(-run * itemsize // LINE)
+    conflict = 1
+    if count > MANY and apart * LINE >= PAGE_HALF:
+        conflict = max(1, min(CONFLICTS, (apart & -apart) // lines))
+    return conflict * min(count * lines * LINE, max(LINE, access.buffer.size * itemsize))

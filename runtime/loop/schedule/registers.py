@@ -16,6 +16,7 @@ Rows: TypeAlias = tuple[tuple[Axis, int], ...]
 LATENCY = 4.0  # cycles from one multiply-add to the next on the same register
 LOOP, TILE = 0.75, 20.0  # cycles of overhead of an iteration, and of starting and ending a tile
 MOST_VECTORS = 4
+VARIANT = 0.02  # what another size of tiles may cost, as a share of the time
 SMALLER_SIDE = 8  # of two row axes, the less cut has at most so many points
 
 
@@ -47,7 +48,7 @@ def register_tiles(
             staged = model.staged(rows) * vectors
             if (vectors * count * max(1, len(stage.folds)) + staged) * wide + 1 > room and (rows or vectors > 1):
                 continue
-            found.append((model.cost(vectors, rows), vectors, rows))
+            found.append((model.cost(vectors, rows) * _variants(lanes, own, width, vectors, rows), vectors, rows))
     return sorted(found, key=lambda option: option[0])
 
 
@@ -106,6 +107,14 @@ class _Model:
             tiles *= blocks
             end = count * side
         return tiles * (points * each + TILE + end)
+
+
+def _variants(lanes: Axis, own: bool, width: int, vectors: int, rows: Rows) -> float:
+    """A factor against tiles of several sizes, each of which is code of its own."""
+    chunks = -(-lanes.extent // width)
+    uneven = not own and (chunks % vectors != 0 or (lanes.extent % width != 0 and chunks > vectors))
+    kinds = prod(1 + (axis.extent % size != 0) for axis, size in rows) * (1 + uneven)
+    return 1 + VARIANT * (kinds - 1)
 
 
 def _reusable(facts: StageFacts, axis: Axis, packed: Access | None) -> bool:
