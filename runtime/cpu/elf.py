@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 from graphc.errors import CompileError
 
@@ -25,7 +26,7 @@ _RELOCATABLE, _X86_64 = 1, 62
 _SYMTAB, _RELA, _NOBITS = 2, 4, 8  # kinds of sections
 _UNWIND = 0x70000001  # tables for exceptions, which never pass through this code
 _FLAG_WRITE, _FLAG_ALLOC, _FLAG_EXECUTE, _FLAG_TLS = 1, 2, 4, 0x400
-_UNDEFINED, _ABSOLUTE, _RESERVED = 0, 0xFFF1, 0xFF00
+_UNDEFINED, _ABSOLUTE = 0, 0xFFF1
 
 # Relocations. What is far away (another library) is called by a jump nearby, and read through a table of addresses.
 _R_64, _R_PC64 = 1, 24
@@ -47,20 +48,11 @@ class _Section:
     entry: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Symbol:
-    name: str
-    info: int
-    section: int
-    value: int
-
-    @property
-    def weak(self) -> bool:
-        return self.info >> 4 == 2
-
-    @property
-    def exported(self) -> bool:
-        return self.info >> 4 == 1 and self.section != _UNDEFINED
+# An entry of the symbol table, as it stands in the file: name, info, other, section, value, size. Big objects have
+# thousands of local ones (each vector constant), so they stay tuples, and names are read when asked for.
+_Symbol: TypeAlias = tuple[int, int, int, int, int, int]
+_SYMBOL, _RELOCATION = struct.Struct("<IBBHQQ"), struct.Struct("<QQq")
+_GLOBAL, _WEAK = 1, 2  # the upper half of a symbol's info
 
 
 @cache
@@ -146,10 +138,10 @@ class _Image:
         self._sections = [_Section(*struct.unpack_from("<IIQQQQIIQQ", data, table + 64 * i)) for i in range(count)]
         self._symbols = self._read_symbols()
         self._relocations = [
-            (section.info, struct.unpack_from("<QQq", data, section.offset + 24 * i))
+            (section.info, *entry)
             for section in self._sections
             if section.kind == _RELA and self._loaded(self._sections[section.info])
-            for i in range(section.size // 24)
+            for entry in _RELOCATION.iter_unpack(self._content(section))
         ]
         self._got: dict[int, int] = {}  # symbol -> offset of the cell that holds its address
         self._jumps: dict[int, int] = {}  # symbol -> offset of the jump to it
@@ -160,25 +152,29 @@ class _Image:
     def _loaded(section: _Section) -> bool:
         return bool(section.flags & _FLAG_ALLOC) and section.kind != _UNWIND
 
-    def _text(self, table: _Section, at: int) -> str:
-        start = table.offset + at
-        return self._data[start : self._data.index(b"\0", start)].decode()
+    def _content(self, section: _Section) -> bytes:
+        found = self._data[section.offset : section.offset + section.size]
+        if len(found) != section.size:
+            raise ValueError("a section ends beyond the object")
+        return found
 
     def _read_symbols(self) -> list[_Symbol]:
         table = next((s for s in self._sections if s.kind == _SYMTAB), None)
         if table is None:
             raise ValueError("no symbols")
-        names = self._sections[table.link]
-        entries = (struct.unpack_from("<IBBHQQ", self._data, table.offset + 24 * i) for i in range(table.size // 24))
-        return [_Symbol(self._text(names, name), info, sec, value) for name, info, _, sec, value, _ in entries]
+        self._names = self._content(self._sections[table.link])
+        return list(_SYMBOL.iter_unpack(self._content(table)))
+
+    def _name(self, symbol: _Symbol) -> str:
+        return self._names[symbol[0] : self._names.index(b"\0", symbol[0])].decode()
 
     def _lay_out(self) -> None:
         for section in self._sections:
             if self._loaded(section) and section.flags & _FLAG_TLS:
                 raise ValueError("thread-local data")
-        for _, (_, info, _) in self._relocations:
+        for _, _, info, _ in self._relocations:
             kind, symbol = info & 0xFFFFFFFF, info >> 32
-            undefined = self._symbols[symbol].section == _UNDEFINED
+            undefined = self._symbols[symbol][3] == _UNDEFINED
             if kind in _BY_TABLE or (kind in _CALLS and undefined):
                 self._got.setdefault(symbol, 0)
             if kind in _CALLS and undefined:
@@ -211,13 +207,13 @@ class _Image:
         for index, base in self._base.items():
             section = self._sections[index]
             if section.kind != _NOBITS:
-                view[base : base + section.size] = self._data[section.offset : section.offset + section.size]
+                view[base : base + section.size] = self._content(section)
         address = {symbol: self._resolve(symbol, memory) for symbol in self._needed()}
         for symbol, cell in self._got.items():
             struct.pack_into("<Q", view, cell, address[symbol])
         for symbol, jump in self._jumps.items():  # jmp *cell(%rip)
             struct.pack_into("<HiH", view, jump, 0x25FF, self._got[symbol] - (jump + 6), 0x0B0F)
-        for target, (offset, info, addend) in self._relocations:
+        for target, offset, info, addend in self._relocations:
             kind, symbol = info & 0xFFFFFFFF, info >> 32
             at = self._base[target] + offset
             here = memory + at
@@ -234,25 +230,27 @@ class _Image:
                 raise ValueError(f"relocation of type {kind}")
 
     def _needed(self) -> dict[int, None]:
-        return dict.fromkeys(info >> 32 for _, (_, info, _) in self._relocations)
+        return dict.fromkeys(info >> 32 for _, _, info, _ in self._relocations)
 
-    def _resolve(self, symbol: int, memory: int) -> int:
-        found = self._symbols[symbol]
-        if found.section == _ABSOLUTE:
-            return found.value
-        if found.section >= _RESERVED:
-            raise ValueError(f"symbol {found.name!r} in reserved section {found.section:#x}")
-        if found.section != _UNDEFINED:
-            return memory + self._base[found.section] + found.value
-        address = self._known.get(found.name) or find_symbol(found.name)
-        if address is None and not found.weak:
-            raise CompileError(f"machine code refers to {found.name!r}, which nothing in this process defines.")
+    def _resolve(self, number: int, memory: int) -> int:
+        symbol = self._symbols[number]
+        _, info, _, section, value, _ = symbol
+        if section in self._base:
+            return memory + self._base[section] + value
+        if section == _ABSOLUTE:
+            return value
+        if section != _UNDEFINED:
+            raise ValueError(f"symbol {self._name(symbol)!r} in section {section:#x}, which isn't loaded")
+        name = self._name(symbol)
+        address = self._known.get(name) or find_symbol(name)
+        if address is None and info >> 4 != _WEAK:
+            raise CompileError(f"machine code refers to {name!r}, which nothing in this process defines.")
         return address or 0
 
     def functions(self, memory: int) -> dict[str, int]:
         """Name -> address of everything the object exports."""
         return {
-            symbol.name: memory + self._base[symbol.section] + symbol.value
+            self._name(symbol): memory + self._base[symbol[3]] + symbol[4]
             for symbol in self._symbols
-            if symbol.exported and symbol.section in self._base
+            if symbol[1] >> 4 == _GLOBAL and symbol[3] in self._base
         }
