@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Self, overload
 
 from graphc.nn.module import Module
@@ -88,6 +90,15 @@ class ModuleList(_Listed):
 
     def _like(self, modules: Iterable[Module]) -> Self:
         return type(self)(modules)
+
+    def _described(self) -> Iterator[tuple[str, str]]:
+        """Modules in a row that read the same stand once: (0-5): 6 x Block(...)."""
+        for text, group in groupby(super()._described(), key=itemgetter(1)):
+            names = [name for name, _ in group]
+            if len(names) == 1:
+                yield names[0], text
+            else:
+                yield f"{names[0]}-{names[-1]}", f"{len(names)} x {text}"
 
 
 class ModuleDict(Module):

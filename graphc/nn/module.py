@@ -241,10 +241,12 @@ class Module:
         """The settings, as they stand in the module's repr."""
         return ""
 
+    def _described(self) -> Iterator[tuple[str, str]]:
+        """(name, repr) of each module directly inside."""
+        return ((name, repr(value)) for name, value in vars(self).items() if isinstance(value, Module))
+
     def __repr__(self) -> str:
-        inside = [
-            f"({name}): {_indented(repr(value))}" for name, value in vars(self).items() if isinstance(value, Module)
-        ]
+        inside = [f"({name}): {_indented(text)}" for name, text in self._described()]
         settings = self.extra_repr()
         if not inside:
             return f"{type(self).__name__}({settings})"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc as gc
 from graphc import random
 from graphc.errors import ArgumentError, DTypeError, IndexingError, ShapeError
 from graphc.nn import functional as F
@@ -204,3 +205,23 @@ def test_dropout() -> None:
 def test_errors_say_what_is_wrong(error: type[Exception], pattern: str, call: Callable[[], Any]) -> None:
     with pytest.raises(error, match=pattern):
         call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("operands", "call"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_compiled_is_eager(operands: list[Any], call: Callable[..., Any]) -> None:
+    floats = [x.dtype == np.float64 and not np.isinf(x).any() for x in operands]
+    eager, compiled = ([Tensor(x.copy(), requires_grad=f) for x, f in zip(operands, floats, strict=True)] for _ in "ab")
+
+    def run(seed: Tensor | None, *xs: Tensor) -> Tensor:
+        y: Tensor = call(F, *xs)
+        y.backward(y.detach() + 1 if seed is None else seed)
+        return y
+
+    expected = run(None, *eager)
+    y = gc.compile(run)(expected.detach() + 1, *compiled)
+    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), rtol=1e-12, atol=1e-13)
+    for mine, other in zip(compiled, eager, strict=True):
+        assert (mine.grad is None) == (other.grad is None)
+        if other.grad is not None:
+            np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), rtol=1e-11, atol=1e-12)

@@ -171,7 +171,7 @@ def test_repr_is_pytorchs() -> None:
             nn.MaxPool2d(2), nn.AvgPool2d(2), nn.ReLU(), nn.GELU("tanh"), nn.Tanh(), nn.Sigmoid(),  # type: ignore[attr-defined]
             nn.Flatten(), nn.Linear(8, 3, bias=False), nn.LayerNorm((3,)), nn.Embedding(5, 2, padding_idx=1),  # type: ignore[attr-defined]
             nn.Dropout(0.1), nn.Sequential(nn.Linear(3, 3), nn.Softmax(dim=-1)), nn.MSELoss(), nn.CrossEntropyLoss(),  # type: ignore[attr-defined]
-            nn.ModuleList([nn.Linear(1, 2), nn.ReLU()]),  # type: ignore[attr-defined]
+            nn.ModuleList([nn.Linear(1, 2), nn.ReLU()]), nn.ModuleList([nn.Sequential(nn.Tanh()) for _ in range(3)]),  # type: ignore[attr-defined]
         )  # fmt: skip
 
     import graphc.nn
