@@ -78,7 +78,7 @@ def _sine(b: Builder, x: Value, halves: int) -> Value:
 def _sine_near_zero(b: Builder, parts: Sequence[Value], coefficients: Sequence[float]) -> Value:
     """The sine of r, or of r + tail, for abs(r) <= pi / 2: r (1 + w) + tail cos(r), w = z (c0 + z q(z)), z = r^2.
 
-    Near pi / 2 an error of w counts one and a half times: so z keeps its rounding error, and c0 its own product.
+    Near pi / 2 an error of w counts one and a half times: so the rounding error of z is kept.
     The tail is so small that 1 - z (2 / pi)^2 will do for its cosine.
     """
     r, *tails = parts
@@ -95,7 +95,8 @@ def _subtract(b: Builder, x: Value, k: Value) -> list[Value]:
     multiply-add r is float64."""
     if b.fused:
         first, second, third = PI_FUSED[b.dtype]
-        # Exact: both are multiples of the last bit of `first` (of k = 1/2, half of it), and the result is small.
+        # Exact from x = 1 on: both are multiples of half the last bit of `first`, and the result is small. Below, cos
+        # loses up to half a bit of pi / 2 - x here.
         near = b.fma(k, -first, x)
         if b.dtype is float32:
             return [b.fma(k, -third, b.fma(k, -second, near))]
