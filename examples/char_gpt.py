@@ -81,7 +81,10 @@ def main() -> None:
         times.append(time.perf_counter() - began)
         bar.set_postfix(loss=f"{loss:.3f}")
     parameters = sum(p.size for p in model.parameters())
-    print(f"{parameters:,} parameters; first call {times[0]:.2f} s, then {1e3 * np.median(times[1:]):.1f} ms a step; loss {loss:.3f}")
+    print(
+        f"{parameters:,} parameters; loss {loss:.3f}; "
+        f"first call {times[0]:.2f} s, then {1e3 * np.median(times[1:]):.1f} ms a step"
+    )
 
     @gc.compile
     def next_logits(x: gc.Tensor) -> gc.Tensor:

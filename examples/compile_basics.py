@@ -7,12 +7,14 @@ import numpy as np
 import graphc as gc
 
 
-# Any function of tensors. This one is evaluated a million times by a naive formula.
+def normal(x):
+    return 0.5 * (1 + gc.erf(x / np.sqrt(2)))
+
+
 def black_scholes(spot, strike, years, rate, volatility):
     deviation = volatility * gc.sqrt(years)
     d1 = (gc.log(spot / strike) + (rate + 0.5 * volatility**2) * years) / deviation
     d2 = d1 - deviation
-    normal = lambda x: 0.5 * (1 + gc.erf(x / np.sqrt(2)))
     return spot * normal(d1) - strike * gc.exp(-rate * years) * normal(d2)
 
 

@@ -18,8 +18,12 @@ while w < 100:
 w.backward()
 print(f"squared {steps} times: d(z**{2**steps})/dz =", z.grad)
 
+
 # Gradients are tensors: differentiate them again.
-f = lambda t: (t**3).sum()
+def f(t):
+    return (t**3).sum()
+
+
 print("second derivative of t^3:", gc.grad(gc.grad(f))(gc.tensor(2.0)))
 print("Hessian-vector product:  ", gc.hvp(f, (gc.tensor([1.0, 2.0]),), (gc.tensor([1.0, 0.0]),))[0])
 

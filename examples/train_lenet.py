@@ -88,7 +88,11 @@ def train(mode: str, options: argparse.Namespace, progress: Progress) -> Run:
     if mode == "compiled":
         step = gc.compile(step)
     loader = gc.data.DataLoader(
-        dataset(options, train=True), options.batch, shuffle=True, drop_last=True, generator=gc.random.Generator(options.seed)
+        dataset(options, train=True),
+        options.batch,
+        shuffle=True,
+        drop_last=True,
+        generator=gc.random.Generator(options.seed),
     )
     run = Run(mode, model)
     task = progress.add_task(f"{mode:9}", total=options.epochs * len(loader))

@@ -9,7 +9,9 @@ from graphc.runtime.inspect import doctor
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m graphc", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", help="versions, BLAS, CPU features, threads, cache, GPU; what is missing, how to get it")
+    commands.add_parser(
+        "doctor", help="versions, BLAS, CPU features, threads, cache, GPU; what is missing, how to get it"
+    )
     cache = commands.add_parser("cache", help="show the machine code cached on disk")
     cache.add_argument("--clear", action="store_true", help="remove it")
     options = parser.parse_args()

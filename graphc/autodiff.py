@@ -176,5 +176,3 @@ def default_seed(y: Value, what: str = "backward()") -> Value:
             "Reduce it (.sum() or .mean()) or give the cotangent."
         )
     return number_like(y, 1.0, dtype)
-
-

@@ -1,6 +1,7 @@
 """Arrays from nothing or from other data, with the array API's names.
 
-Python floats become float32 (`graphc.types.DEFAULT_FLOAT`) and ints int64, as in PyTorch; NumPy arrays keep their dtype.
+Python floats become float32 (`graphc.types.DEFAULT_FLOAT`) and ints int64, as in PyTorch; NumPy arrays keep
+their dtype.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     device: "cpu" (the default). Raises DTypeError for elements that aren't numbers.
     """
     if device not in (None, "cpu"):
-        raise DeviceError(f"tensor: device {device!r} isn't supported here; make it on the CPU, and compile for {device!r}.")
+        raise DeviceError(
+            f"tensor: device {device!r} isn't supported here; make it on the CPU, and compile for {device!r}."
+        )
     if isinstance(data, Tensor):
         result = ew.copy(data.detach())
     elif isinstance(data, (np.ndarray, np.generic)):
@@ -48,7 +51,8 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
         result = as_tensor(array)
     if dtype is not None:
         result = ew.astype(result, dtype)
-    return result.requires_grad_() if requires_grad else result
+    typed: Tensor = result
+    return typed.requires_grad_() if requires_grad else typed
 
 
 def asarray(data: Any, dtype: Any = None, copy: bool | None = None) -> Tensor:

@@ -117,7 +117,8 @@ class Watcher:
         if clock or isinstance(owner, _RANDOM):
             what = "a clock" if clock else "random numbers of Python or NumPy"
             raise TraceError(
-                f"the compiled function reads {what} ({function.__name__}) at {frame.f_code.co_filename}:{frame.f_lineno}: "
+                f"the compiled function reads {what} ({function.__name__}) at "
+                f"{frame.f_code.co_filename}:{frame.f_lineno}: "
                 "its value would be frozen. Pass it as an argument, or draw with graphc.random."
             )
 

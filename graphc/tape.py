@@ -16,8 +16,9 @@ from __future__ import annotations
 import contextvars
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,7 +26,16 @@ import numpy.typing as npt
 
 from graphc import dispatch
 from graphc.autodiff import cotangent_of_operand, default_seed, pull, push
-from graphc.errors import AnomalyError, AutodiffError, DeviceError, DTypeError, GraphcError, InplaceError, ShapeError, TraceError
+from graphc.errors import (
+    AnomalyError,
+    AutodiffError,
+    DeviceError,
+    DTypeError,
+    GraphcError,
+    InplaceError,
+    ShapeError,
+    TraceError,
+)
 from graphc.ir.origin import user_location
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import LEAF, STOP_GRADIENT
@@ -99,7 +109,7 @@ class Leaf:
 
     __slots__ = ("__weakref__", "hooks", "tensor")
     op = None
-    attrs: dict[str, Any] = {}
+    attrs: Mapping[str, Any] = MappingProxyType({})
     sources: tuple[()] = ()
     stamp = 0
 
@@ -191,7 +201,7 @@ class Tape(Interpreter):
                 if data is None:
                     raise TraceError(
                         f"{primitive.name}: an operand belongs to a function that was being compiled "
-                        f"(made at {x._node.origin.location if x._node else '?'}); return it from that function instead."
+                        f"(made at {x._node.origin.location if x._node else '?'}); return it from there instead."
                     )
                 if x._record is not None:
                     taped = True
@@ -252,7 +262,9 @@ class Tape(Interpreter):
         if isinstance(source, np.ndarray) and np.may_share_memory(source, target._data) and source is not target._data:
             source = source.copy()
         if not target._data.flags.writeable:
-            raise InplaceError(f"{what}: the memory of this tensor is read-only (a broadcast or a foreign array); copy it first.")
+            raise InplaceError(
+                f"{what}: the memory of this tensor is read-only (a broadcast or a foreign array); copy it first."
+            )
         try:
             np.copyto(target._data, source, casting="unsafe" if what in ("copy_", "fill_", "x[key] =") else "same_kind")
         except (ValueError, TypeError) as error:
@@ -301,6 +313,9 @@ class Tape(Interpreter):
         if not retain_graph:
             release([root])
 
+    def look(self, tensor: Tensor, what: str) -> None:
+        """On the tape numbers are there to be seen."""
+
     def created(self, tensor: Tensor) -> Tensor:
         return tensor
 
@@ -338,7 +353,9 @@ class Tape(Interpreter):
 
     def push(self, ys: Sequence[Tensor], variables: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
         roots = [y._record for y in ys if y._record is not None]
-        known: dict[Vertex, Any] = {x._record: t for x, t in zip(variables, tangents, strict=True) if x._record is not None}
+        known: dict[Vertex, Any] = {
+            x._record: t for x, t in zip(variables, tangents, strict=True) if x._record is not None
+        }
         differentiable = _depends_on_others(roots, variables) or any(t.requires_grad for t in tangents)
         if differentiable:
             with enable_grad():
@@ -369,7 +386,9 @@ class Tape(Interpreter):
             tensor._record = None
             return
         if tensor.dtype.kind != "f":
-            raise DTypeError(f"requires_grad_(): only floating tensors have gradients, this one is {tensor.dtype.name}.")
+            raise DTypeError(
+                f"requires_grad_(): only floating tensors have gradients, this one is {tensor.dtype.name}."
+            )
         tensor._record = Leaf(tensor)
 
     def detach(self, tensor: Tensor) -> Tensor:
@@ -450,7 +469,8 @@ def _note_view(result: Tensor, source: Any, primitive: Primitive, attrs: dict[st
 def _refresh(view: Tensor) -> None:
     """Look the history of a view up again if its base was written to since."""
     link = view._view
-    assert link is not None and view._version is not None
+    assert link is not None
+    assert view._version is not None
     if link.stamp == view._version.stamp:
         return
     fresh: Any = link.base
@@ -461,7 +481,7 @@ def _refresh(view: Tensor) -> None:
 
 
 def _replaced(link: ViewOf, part: Tensor) -> Tensor:
-    """The base with the viewed part replaced by `part`, as a recorded value: each view operation's adjoint puts it back."""
+    """The base with the viewed part replaced by `part`, recorded: each view operation's adjoint puts it back."""
     stages = [link.base]
     with np.errstate(all="ignore"):
         for op, attrs in link.path[:-1]:
@@ -557,7 +577,9 @@ def _check_anomaly(vertex: Vertex, cotangent: Any) -> None:
     if np.isnan(cotangent).any():
         name = vertex.op.name if vertex.op is not None else "a leaf"
         where = getattr(vertex, "location", None)
-        raise AnomalyError(f"backward: the gradient arriving at the result of {name} has nan; computed at {where or '?'}.")
+        raise AnomalyError(
+            f"backward: the gradient arriving at the result of {name} has nan; computed at {where or '?'}."
+        )
 
 
 def reachable(roots: Sequence[Vertex]) -> list[Vertex]:

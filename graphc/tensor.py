@@ -24,7 +24,7 @@ from graphc.types import DType, Scalar, Shape, dtype_of
 
 if TYPE_CHECKING:
     from graphc.ir.node import Node
-    from graphc.tape import Leaf, Record, ViewOf, Version
+    from graphc.tape import Leaf, Record, Version, ViewOf
 
 Operand: TypeAlias = "Tensor | npt.NDArray[Any] | Scalar"
 AxisLike: TypeAlias = "int | Sequence[int] | None"
@@ -46,6 +46,7 @@ class Interpreter(abc.ABC):
     def created(self, tensor: Tensor) -> Tensor:
         """Called for a tensor that user code just made of an array; returns it."""
 
+    @abc.abstractmethod
     def look(self, tensor: Tensor, what: str) -> None:
         """Called before Python gets to see the tensor's numbers; raises where they may not be seen."""
 
@@ -215,7 +216,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """"cpu" or "cuda"."""
+        """ "cpu" or "cuda"."""
         return "cuda" if hasattr(self._data, "__cuda_array_interface__") else "cpu"
 
     @property
@@ -273,7 +274,9 @@ class Tensor:
     def numpy(self) -> npt.NDArray[Any]:
         """The array itself (shared memory, not a copy). Call detach() first if gradients are required."""
         if self._record is not None:
-            raise TraceError("numpy(): this tensor requires a gradient, which NumPy can't record; use x.detach().numpy().")
+            raise TraceError(
+                "numpy(): this tensor requires a gradient, which NumPy can't record; use x.detach().numpy()."
+            )
         return _to_host(self._numbers("numpy()"))
 
     def item(self) -> Scalar:
@@ -295,7 +298,7 @@ class Tensor:
         return self._numbers("__dlpack__()").__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self._numbers("__dlpack_device__()").__dlpack_device__()  # type: ignore[no-any-return]
+        return self._numbers("__dlpack_device__()").__dlpack_device__()
 
     def __bool__(self) -> bool:
         return bool(self._numbers("if, while, and, or, not, assert or bool()"))
@@ -307,7 +310,7 @@ class Tensor:
         return int(self._numbers("int()"))
 
     def __index__(self) -> int:
-        return self._numbers("an index").__index__()  # type: ignore[no-any-return]
+        return self._numbers("an index").__index__()
 
     def __len__(self) -> int:
         if not self.shape:
@@ -602,6 +605,7 @@ def as_tensor(value: Operand | Sequence[Any]) -> Tensor:
     """A Tensor as it is; anything else through numpy.asarray, Python floats as float32."""
     if isinstance(value, Tensor):
         return value
+    array: Any
     if hasattr(value, "__cuda_array_interface__") or isinstance(value, np.ndarray):
         array = value
     else:

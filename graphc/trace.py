@@ -300,8 +300,11 @@ class Tracer(Interpreter):
             )
         if target._view is not None and any(op.name == "broadcast_to" for op, _ in target._view.path):
             raise InplaceError(f"{what}: the memory of a broadcast tensor is shared by its elements; copy it first.")
-        new: Any = value if isinstance(value, Tensor) else _traced(self.node(value) if type(value) not in SCALARS else
-                                                                     constant(value, target.dtype), None)
+        new: Any = (
+            value
+            if isinstance(value, Tensor)
+            else _traced(self.node(value) if type(value) not in SCALARS else constant(value, target.dtype), None)
+        )
         dtype = target.dtype
         if what not in ("copy_", "fill_", "x[key] =") and "bif".index(new.dtype.kind) > "bif".index(dtype.kind):
             raise DTypeError(f"{what}: can't write {new.dtype.name} into {dtype.name}.")
@@ -345,8 +348,10 @@ class Tracer(Interpreter):
             placed = cotangent_of_operand(op, 0, value, value, (whole,), attrs, False)
             assert covered is not None
             assert placed is not None
-            value = placed if math.prod(whole.shape) == math.prod(placed.shape) and _bijective(op) else ew.where(
-                ew.not_equal(covered, 0), placed, whole
+            value = (
+                placed
+                if math.prod(whole.shape) == math.prod(placed.shape) and _bijective(op)
+                else ew.where(ew.not_equal(covered, 0), placed, whole)
             )
         return _traced(value, part._record)  # type: ignore[arg-type]
 
@@ -361,7 +366,9 @@ class Tracer(Interpreter):
     def pull(self, ys: Sequence[Tensor], seeds: Sequence[Tensor], variables: Sequence[Tensor]) -> list[Tensor]:
         out = []
         for x in variables:
-            parts = [make(GRADIENT, (self.node(y), self.node(s), self.node(x)), {}) for y, s in zip(ys, seeds, strict=True)]
+            parts = [
+                make(GRADIENT, (self.node(y), self.node(s), self.node(x)), {}) for y, s in zip(ys, seeds, strict=True)
+            ]
             total: Any = parts[0]
             for part in parts[1:]:
                 total = ew.add(total, part)
@@ -406,7 +413,9 @@ class Tracer(Interpreter):
         for leaf, nodes in by_leaf.values():
             parts = [make(GRADIENT, (out, s, n), {}) for n in nodes for out, s in terms]
             total = _total(parts)
-            g = _traced(total if create_graph else make(STOP_GRADIENT, (total,), {}), Mark(GRADIENT) if create_graph else None)
+            g = _traced(
+                total if create_graph else make(STOP_GRADIENT, (total,), {}), Mark(GRADIENT) if create_graph else None
+            )
             for hook in tuple(leaf._record.hooks or ()) if leaf._record is not None else ():
                 replaced = hook(g)
                 g = g if replaced is None else replaced
@@ -433,11 +442,15 @@ class Tracer(Interpreter):
     def require_grad(self, tensor: Tensor, required: bool) -> None:
         if tensor._node is None:
             if required != tensor.requires_grad:
-                raise TraceError("requires_grad_ of a tensor from outside can't change while a function is being compiled.")
+                raise TraceError(
+                    "requires_grad_ of a tensor from outside can't change while a function is being compiled."
+                )
             return
         if required and tensor._record is None:
             if tensor.dtype.kind != "f":
-                raise DTypeError(f"requires_grad_(): only floating tensors have gradients, this one is {tensor.dtype.name}.")
+                raise DTypeError(
+                    f"requires_grad_(): only floating tensors have gradients, this one is {tensor.dtype.name}."
+                )
             tensor._node = make(LEAF, (self.node(tensor),), {"serial": next(_serial)})
             tensor._record = Mark(None)  # type: ignore[assignment]
             self.leaves.append((tensor, tensor._node))
@@ -483,7 +496,9 @@ def _bijective(op: Primitive) -> bool:
 
 def _is_view(base: Tensor, path: Iterable[tuple[Primitive, dict[str, Any]]]) -> bool:
     """Whether these operations on a dense array all share its memory (reshape may have to copy)."""
-    dense = np.lib.stride_tricks.as_strided(np.empty((), np.int8), base.shape, _dense_strides(base.shape), writeable=False)
+    dense = np.lib.stride_tricks.as_strided(
+        np.empty((), np.int8), base.shape, _dense_strides(base.shape), writeable=False
+    )
     for op, attrs in path:
         if op is RESHAPE:
             dense = dense[...]
@@ -578,13 +593,13 @@ def _finish(tracer: Tracer, value: Any, args: Sequence[Any], placeholders: Seque
     )
 
 
-def _settle_arrays(
-    tracer: Tracer, outputs: Sequence[Node], written: set[Node]
-) -> tuple[Graph, tuple[Source, ...]]:
+def _settle_arrays(tracer: Tracer, outputs: Sequence[Node], written: set[Node]) -> tuple[Graph, tuple[Source, ...]]:
     """Arrays that live only inside the function become constants; those reachable from outside stay inputs."""
     outside = tracer.watcher.arrays()
     done: dict[Node, Node] = {
-        node: constant(array) for array, node in tracer.arrays.values() if id(array) not in outside and node not in written
+        node: constant(array)
+        for array, node in tracer.arrays.values()
+        if id(array) not in outside and node not in written
     }
     keep = [i for i, n in enumerate(tracer.inputs) if n not in done]
     if len(keep) == len(tracer.inputs):

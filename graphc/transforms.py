@@ -27,7 +27,9 @@ Argnums = int | Sequence[int]
 def _floating(x: Any, what: str) -> Tensor:
     t = as_tensor(x)
     if t.dtype.kind != "f":
-        raise DTypeError(f"{what}: can't differentiate with respect to {t.dtype.name}; convert it with .astype('float32').")
+        raise DTypeError(
+            f"{what}: can't differentiate with respect to {t.dtype.name}; convert it with .astype('float32')."
+        )
     return t
 
 
@@ -88,7 +90,7 @@ def grad(f: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
 
 
 def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
-    """(f(*primals), pullback): pullback(cotangent of the result's structure) gives a tuple of cotangents, one per primal."""
+    """(f(*primals), pullback): pullback(cotangent, of the result's structure) gives one cotangent per primal."""
     changed, variables, structures = _variables(primals, tuple(range(len(primals))), "vjp")
     result = f(*changed)
     outputs, out_structure = flatten(result)

@@ -24,7 +24,8 @@ class Access:
     kind: "map" (one value a point), "fold" (a reduction), "contraction" (a sum of products of two reads) or
         "scatter". points: how often the value is evaluated. reads: every Read, of all of the body's expressions.
     regular: for a fold that reads its operand once, element by element in order: (operand's shape, kept dimensions).
-    view: only moves elements. computed_index: it divides to find them (a reshape without common factors).
+    view: only moves elements. moves: a view that isn't in its operand's row-major order. regroups: a view that makes
+        one dimension of several. computed_index: it divides to find them (a reshape without common factors).
     """
 
     kind: str
@@ -33,6 +34,8 @@ class Access:
     reads: tuple[Read, ...]
     regular: tuple[Shape, tuple[int, ...]] | None
     view: bool
+    moves: bool
+    regroups: bool
     costly: bool
     computed_index: bool
 
@@ -66,13 +69,17 @@ def _access(node: Node) -> Access:
         kind = "scatter"
     elif compute.reducer is not None and compute.reduce:
         kind = "contraction" if _is_product(compute) else "fold"
+    view = bool(node.op.facts & Fact.VIEW)
+    in_order = len(reads) == 1 and flat_of(reads[0].index, node.inputs[0].shape) == flat_of(compute.target, node.shape)
     return Access(
         kind,
         compute,
         math.prod(a.extent for a in (*compute.axes, *compute.reduce)),
         reads,
         _regular(compute, reads, node) if kind == "fold" else None,
-        bool(node.op.facts & Fact.VIEW),
+        view,
+        view and not in_order,
+        view and sum(a.extent > 1 for a in compute.axes) > sum(n > 1 for n in node.shape),
         bool(functions & COSTLY),
         any(not isinstance(i, Affine) for r in reads for i in r.index),
     )

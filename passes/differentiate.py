@@ -31,7 +31,7 @@ class _Formulas:
 
 
 def differentiate(graph: Graph) -> Graph:
-    """No `gradient`, `tangent`, `stop_gradient` or `leaf` is left. Innermost derivatives first; linear in each sweep."""
+    """No `gradient`, `tangent`, `stop_gradient` or `leaf` is left. Innermost first; linear in each sweep."""
     groups: dict[tuple[Node, Node], list[Node]] = {}
     marked = False
     for node in graph.nodes:

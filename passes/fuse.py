@@ -22,23 +22,26 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node, make, parameter, topological
 
 from .access import Accesses
-from .groups import Admission, Group
+from .groups import FEW_POINTS, Admission, Group
 
 MAX_HOMES = 4  # kernels that may compute a cheap value again
 MAX_VIEW_HOMES = 64  # kernels that may read through the same view, or compute the same single number
 MAX_REPEATED = 4  # cheap values that may be computed again one behind the other
 
 
-def fuse(graph: Graph) -> Graph:
-    """The same function with every operation inside of a `fused` node (or an aliasing reshape)."""
-    homes = group(graph)
+def fuse(graph: Graph, few_points: int = FEW_POINTS) -> Graph:
+    """The same function with every operation inside of a `fused` node (or an aliasing reshape).
+
+    few_points: rows that a large kernel must have for its reductions to be folded into it: what keeps the machine busy.
+    """
+    homes = group(graph, few_points)
     return assemble(graph, homes)
 
 
 # ------------------------------------------------------------------------------------------- decide
 
 
-def group(graph: Graph) -> dict[Node, list[Group]]:
+def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]:
     """For every operation the groups that compute it. The first has it among its outputs if it is stored."""
     access = Accesses()
     order = by_depth(graph)
@@ -59,7 +62,7 @@ def group(graph: Graph) -> dict[Node, list[Group]]:
             continue
         stored = stored or store_with_reader(node, readers, number[node])
         if stored is None:
-            stored = Group.of(node, access)
+            stored = Group.of(node, access, few_points)
             own = access(node)
             # The same memory, so its operand must be stored: nothing may join.
             stored.closed |= own.view and own.computed_index and node not in outputs

@@ -26,8 +26,8 @@ MAX_REPEATED_CHAIN = 4  # and so may no more than so many of them, one behind th
 MAX_ROW_STEPS = 16  # operations between a reduction and the rows it goes into
 SCALAR_REPEATS = 16  # a single number may be computed at so many points
 SIDE_BY_SIDE = 1 << 14  # elements: independent kernels up to this size are cheaper as one
-FEW_POINTS = 16  # with fewer outer points than this a kernel has too little to do in parallel,
-SMALL = 1 << 12  # unless it's this small altogether
+FEW_POINTS = 16  # with fewer outer points than this a kernel has too little to do in parallel on a CPU,
+SMALL = 1 << 12  # unless it has no more elements than this
 BLAS_RESULT = 1 << 20  # elements: larger products of matrices are left to BLAS, so nothing joins them
 
 
@@ -63,16 +63,17 @@ class Group:
     product: bool = False
     closed: bool = False
     newest_input: int = -1
+    few_points: int = FEW_POINTS
 
     @staticmethod
-    def of(node: Node, access: Accesses) -> Group:
+    def of(node: Node, access: Accesses, few_points: int = FEW_POINTS) -> Group:
         """The group of `node` alone."""
         own = access(node)
         if own.regular is not None:
             full, outer = own.regular
         else:
             full, outer = node.shape, tuple(range(node.ndim))
-        group = Group(node, access, full, outer, [node], closed=node.type.size == 0)
+        group = Group(node, access, full, outer, [node], closed=node.type.size == 0, few_points=few_points)
         group.folds = own.kind == "fold"
         group.product = own.kind in ("contraction", "scatter")
         group.flat[node] = group.row_flat() if own.regular is not None else group.full_flat()
@@ -107,7 +108,7 @@ class Group:
         if self.closed or node.type.size == 0 or own.kind == "scatter" or (own.view and own.computed_index):
             return None
         strict = any(c in self.strict or self.access(c).kind == "contraction" for c in consumers)
-        if strict and not own.view:
+        if strict and (not own.view or self.scrambles(node, own)):
             return None
         flats: dict[Affine | None, int] = {}
         unknown = 0
@@ -119,6 +120,20 @@ class Group:
         if own.kind == "map":
             return self.admit_map(node, own, consumers, flat, sum(flats.values()), strict)
         return self.admit_reduction(node, own, flat)
+
+    def scrambles(self, node: Node, own: Access) -> bool:
+        """Whether a view of a contraction's operand would have no strides: dimensions merged that don't lie together.
+
+        Whoever computes the operand had better store it in the merged order (attention's heads, brought together).
+        """
+        if not own.regroups:
+            return False
+        operand = node.inputs[0]
+        while operand.op.body is not None and self.access(operand).view:
+            if self.access(operand).moves:
+                return True
+            operand = operand.inputs[0]
+        return False
 
     def admit_map(
         self, node: Node, own: Access, consumers: Sequence[Node], flat: Affine | None, points: int, strict: bool
@@ -226,10 +241,9 @@ class Group:
             step *= axis.extent
         return flat.const == 0 and step == math.prod(self.full) == node.type.size
 
-    @staticmethod
-    def enough(full: Shape, outer: tuple[int, ...]) -> bool:
+    def enough(self, full: Shape, outer: tuple[int, ...]) -> bool:
         """Whether a kernel of rows has points enough to be run in parallel, or needs none."""
-        return math.prod(full[i] for i in outer) >= FEW_POINTS or math.prod(full) <= SMALL
+        return math.prod(full[i] for i in outer) >= self.few_points or math.prod(full) <= SMALL
 
     def edges(self, consumer: Node, node: Node) -> Iterator[tuple[Affine | None, int]]:
         """For each read of `node` by a member: node's flat there, and how often it is evaluated."""

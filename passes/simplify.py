@@ -120,7 +120,7 @@ def movement_of_movement(node: Node) -> Node | None:
         return mv.broadcast_to(x, node.attrs["shape"])  # type: ignore[no-any-return]
     if node.op is mv.FLIP:
         axes = set(inner.attrs["axes"]) ^ set(node.attrs["axes"])
-        return mv.flip(x, sorted(axes)) if axes else x  # type: ignore[no-any-return]
+        return mv.flip(x, sorted(axes)) if axes else x
     return None
 
 

@@ -82,7 +82,7 @@ class Specialisation:
         return recording() and any(r.differentiable for r in self.trace.results)
 
     def _operands(self, inputs: Sequence[Array], leaves: Sequence[Any]) -> list[Any]:
-        """The call's operands for the tape: tensors that are differentiated by, else arrays (state as it was before)."""
+        """The call's operands for the tape: tensors to differentiate by, else arrays (state as it was before)."""
         written = {number for number, _ in self.trace.writes}
         operands: list[Any] = []
         for number, (array, source) in enumerate(zip(inputs, self.trace.sources, strict=True)):
@@ -159,7 +159,9 @@ class CompiledFunction(Generic[P, R]):
             if failing is None:
                 return specialisation
             failures.append(failing.explain())
-        reason = "; ".join(failures) if failures else _new_kind(leaves) if self._kinds and self._history else "first call"
+        reason = (
+            "; ".join(failures) if failures else _new_kind(leaves) if self._kinds and self._history else "first call"
+        )
         made = self._specialise(leaves, structure, reason)
         known.append(made)
         return made

@@ -106,7 +106,10 @@ def _steps(program: Program, graph: Graph) -> list[str]:
                 lines.append(f"{kernel.name} ({len(kernel.params)} buffers)")
             case MatmulCall():
                 lines.append(f"BLAS {step.dtype.name} ({step.m}, {step.k}) @ ({step.k}, {step.n})")
-    groups = [", ".join(f"{name} x{count}" if count > 1 else name for name, count in _operations(n.attrs["graph"])) for n in fused]
+    groups = [
+        ", ".join(f"{name} x{count}" if count > 1 else name for name, count in _operations(n.attrs["graph"]))
+        for n in fused
+    ]
     return [*lines, "fused:", *(f"  {g}" for g in groups)]
 
 

@@ -22,6 +22,8 @@ from tests.pytorch import pytorch as torch
 Shape = tuple[int, ...]
 Rng = np.random.Generator
 
+LARGEST = 1500  # elements of a value
+
 
 @dataclass(frozen=True)
 class Step:
@@ -96,7 +98,7 @@ def _broadcastable(rng: Rng, a: Shape, b: Shape) -> Any:
         shape = np.broadcast_shapes(a, b)
     except ValueError:
         return None
-    return {} if math.prod(shape) <= 600 else None
+    return {} if math.prod(shape) <= LARGEST else None
 
 
 def _reshape(rng: Rng, shape: Shape) -> Any:
@@ -117,7 +119,7 @@ def _stretch(rng: Rng, shape: Shape) -> Any:
     wide = tuple(int(rng.integers(2, 4)) if n == 1 else n for n in shape)
     if len(shape) < 4 and rng.integers(2):
         wide = (int(rng.integers(1, 4)), *wide)
-    return {"shape": wide} if math.prod(wide) <= 600 else None
+    return {"shape": wide} if math.prod(wide) <= LARGEST else None
 
 
 def _key(rng: Rng, shape: Shape) -> Any:
@@ -160,7 +162,7 @@ def _pad(rng: Rng, shape: Shape) -> Any:
     if not shape:
         return None
     low, high = (tuple(int(v) for v in rng.integers(0, 3, len(shape))) for _ in range(2))
-    return {"low": low, "high": high} if math.prod(np.add(shape, np.add(low, high))) <= 600 else None
+    return {"low": low, "high": high} if math.prod(np.add(shape, np.add(low, high))) <= LARGEST else None
 
 
 def _torch_pad(x: Any, low: Shape, high: Shape) -> Any:
@@ -330,6 +332,14 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+def _input_shape(rng: Rng) -> Shape:
+    """Up to four dimensions; mostly small extents, and some that fill whole vectors, with or without a remainder."""
+    shape = [int(n) for n in rng.integers(1, 6, int(rng.integers(0, 5)))]
+    if shape and rng.integers(3) == 0:
+        shape[int(rng.integers(len(shape)))] = int(rng.choice([8, 16, 17, 32, 33]))
+    return tuple(shape) if math.prod(shape) <= LARGEST else tuple(shape[1:])
+
+
 def random_program(seed: int, length: int | None = None) -> Program:
     """A program of 3 to 14 steps (or `length`), the same for the same seed."""
     rng = np.random.default_rng([seed, 77])
@@ -345,7 +355,7 @@ def random_program(seed: int, length: int | None = None) -> Program:
         return count - 1
 
     for _ in range(int(rng.integers(1, 4))):
-        new_input(tuple(int(n) for n in rng.integers(1, 6, int(rng.integers(0, 5)))))
+        new_input(_input_shape(rng))
     used: set[int] = set()
     wanted = length or int(rng.integers(3, 15))
     names = list(OPERATIONS)

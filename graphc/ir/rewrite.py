@@ -15,7 +15,7 @@ RewriteFunction: TypeAlias = Callable[[Node], Node | None]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rewrite with its name and its reason. exact: results don't change by a bit; others are reported by explain()."""
+    """A rewrite with its name and its reason. exact: results don't change by a bit; explain() lists the others."""
 
     name: str
     apply: RewriteFunction

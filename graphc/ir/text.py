@@ -155,5 +155,3 @@ def _parse_number(text: str) -> Any:
     if "x" in text or text in ("inf", "-inf", "nan"):
         return float.fromhex(text)
     return int(text)
-
-

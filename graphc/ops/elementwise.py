@@ -33,34 +33,34 @@ from graphc.types import (
 
 # ----------------------------------------------------------------------------------------- arithmetic
 
-ADD = elementwise(
-    "add", "add", "add", (lambda y, a, b: 1, lambda y, a, b: 1), facts=Fact.COMMUTATIVE
-)
-SUBTRACT = elementwise("subtract", "subtract", "sub", (lambda y, a, b: 1, lambda y, a, b: -1))
-MULTIPLY = elementwise(
+ADD: Primitive = elementwise("add", "add", "add", (lambda y, a, b: 1, lambda y, a, b: 1), facts=Fact.COMMUTATIVE)
+SUBTRACT: Primitive = elementwise("subtract", "subtract", "sub", (lambda y, a, b: 1, lambda y, a, b: -1))
+MULTIPLY: Primitive = elementwise(
     "multiply", "multiply", "mul", (lambda y, a, b: b, lambda y, a, b: a), facts=Fact.COMMUTATIVE
 )
-DIVIDE = elementwise(
+DIVIDE: Primitive = elementwise(
     "divide",
     "divide",
     "div",
     (lambda y, a, b: divide(1, b), lambda y, a, b: negative(divide(y, b))),
     kinds="f",
 )
-FLOOR_DIVIDE = elementwise(
+FLOOR_DIVIDE: Primitive = elementwise(
     "floor_divide", "floor_divide", lambda a, b: _floor_quotient(a, b), (None, None), kinds="fi"
 )
-REMAINDER = elementwise(
+REMAINDER: Primitive = elementwise(
     "remainder",
     "remainder",
     lambda a, b: _remainder(a, b),
     (lambda y, a, b: 1, lambda y, a, b: negative(floor_divide(a, b))),
 )
-NEGATIVE = elementwise("negative", "negative", "neg", (lambda y, x: -1,), facts=Fact.ODD | Fact.PRESERVES_ZERO)
-ABS = elementwise("abs", "abs", "abs", (lambda y, x: sign(x),), facts=Fact.EVEN | Fact.PRESERVES_ZERO)
-SIGN = elementwise("sign", "sign", "sign", (None,), facts=Fact.ODD | Fact.MONOTONE | Fact.PRESERVES_ZERO)
-FLOOR = elementwise("floor", "floor", "floor", (None,), kinds="f", facts=Fact.MONOTONE | Fact.PRESERVES_ZERO)
-COPY = elementwise(
+NEGATIVE: Primitive = elementwise(
+    "negative", "negative", "neg", (lambda y, x: -1,), facts=Fact.ODD | Fact.PRESERVES_ZERO
+)
+ABS: Primitive = elementwise("abs", "abs", "abs", (lambda y, x: sign(x),), facts=Fact.EVEN | Fact.PRESERVES_ZERO)
+SIGN: Primitive = elementwise("sign", "sign", "sign", (None,), facts=Fact.ODD | Fact.MONOTONE | Fact.PRESERVES_ZERO)
+FLOOR: Primitive = elementwise("floor", "floor", "floor", (None,), kinds="f", facts=Fact.MONOTONE | Fact.PRESERVES_ZERO)
+COPY: Primitive = elementwise(
     "copy", lambda xp, x: xp.array(x), lambda x: x, (lambda y, x: 1,), kinds="fib", facts=Fact.PRESERVES_ZERO
 )
 
@@ -94,7 +94,7 @@ def _remainder(a: Expr, b: Expr) -> Expr:
 _SMOOTH = Fact.COSTLY
 _TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
 
-EXP = elementwise("exp", "exp", "exp", (lambda y, x: y,), kinds="f", facts=_SMOOTH | Fact.MONOTONE)
+EXP: Primitive = elementwise("exp", "exp", "exp", (lambda y, x: y,), kinds="f", facts=_SMOOTH | Fact.MONOTONE)
 EXPM1 = elementwise(
     "expm1",
     "expm1",
@@ -103,7 +103,9 @@ EXPM1 = elementwise(
     kinds="f",
     facts=_SMOOTH | Fact.MONOTONE | Fact.PRESERVES_ZERO,
 )
-LOG = elementwise("log", "log", "log", (lambda y, x: divide(1, x),), kinds="f", facts=_SMOOTH | Fact.MONOTONE)
+LOG: Primitive = elementwise(
+    "log", "log", "log", (lambda y, x: divide(1, x),), kinds="f", facts=_SMOOTH | Fact.MONOTONE
+)
 LOG1P = elementwise(
     "log1p",
     "log1p",
@@ -112,17 +114,17 @@ LOG1P = elementwise(
     kinds="f",
     facts=_SMOOTH | Fact.MONOTONE | Fact.PRESERVES_ZERO,
 )
-SQRT = elementwise(
+SQRT: Primitive = elementwise(
     "sqrt", "sqrt", "sqrt", (lambda y, x: divide(0.5, y),), kinds="f", facts=Fact.MONOTONE | Fact.PRESERVES_ZERO
 )
-RSQRT = elementwise(
+RSQRT: Primitive = elementwise(
     "rsqrt",
     lambda xp, x: xp.divide(x.dtype.type(1), xp.sqrt(x)),
     "rsqrt",
     (lambda y, x: multiply(-0.5, divide(y, x)),),
     kinds="f",
 )
-TANH = elementwise(
+TANH: Primitive = elementwise(
     "tanh",
     "tanh",
     "tanh",
@@ -130,7 +132,7 @@ TANH = elementwise(
     kinds="f",
     facts=_SMOOTH | Fact.ODD | Fact.MONOTONE | Fact.PRESERVES_ZERO,
 )
-ERF = elementwise(
+ERF: Primitive = elementwise(
     "erf",
     special.erf,
     "erf",
@@ -138,10 +140,12 @@ ERF = elementwise(
     kinds="f",
     facts=_SMOOTH | Fact.ODD | Fact.MONOTONE | Fact.PRESERVES_ZERO,
 )
-SIN = elementwise(
+SIN: Primitive = elementwise(
     "sin", "sin", "sin", (lambda y, x: cos(x),), kinds="f", facts=_SMOOTH | Fact.ODD | Fact.PRESERVES_ZERO
 )
-COS = elementwise("cos", "cos", "cos", (lambda y, x: negative(sin(x)),), kinds="f", facts=_SMOOTH | Fact.EVEN)
+COS: Primitive = elementwise(
+    "cos", "cos", "cos", (lambda y, x: negative(sin(x)),), kinds="f", facts=_SMOOTH | Fact.EVEN
+)
 
 
 def _power_in_base(y: Value, x: Value, p: Value) -> Value:
@@ -172,7 +176,7 @@ def _power_eval(xp: Any, a: Any, b: Any) -> Any:
     return xp.where(xp.greater_equal(b, 0), whole, xp.where(xp.equal(xp.abs(a), 1), unit, xp.zeros_like(whole)))
 
 
-POWER = elementwise("power", _power_eval, "pow", (_power_in_base, _power_in_exponent), facts=_SMOOTH)
+POWER: Primitive = elementwise("power", _power_eval, "pow", (_power_in_base, _power_in_exponent), facts=_SMOOTH)
 
 # ---------------------------------------------------------------------------------- order and logic
 
@@ -183,7 +187,7 @@ def _share(y: Value, mine: Value, other: Value) -> Value:
     return where(equal(mine, other), 0.5, astype(equal(y, mine), dtype))
 
 
-MAXIMUM = elementwise(
+MAXIMUM: Primitive = elementwise(
     "maximum",
     "maximum",
     "maximum",
@@ -191,7 +195,7 @@ MAXIMUM = elementwise(
     kinds="fib",
     facts=Fact.COMMUTATIVE | Fact.MONOTONE,
 )
-MINIMUM = elementwise(
+MINIMUM: Primitive = elementwise(
     "minimum",
     "minimum",
     "minimum",
@@ -205,15 +209,17 @@ def _comparison(name: str, scalar: str, facts: Fact = Fact.NONE) -> Primitive:
     return elementwise(name, name, scalar, (None, None), kinds="fib", result=bool_, facts=facts)
 
 
-EQUAL = _comparison("equal", "eq", Fact.COMMUTATIVE)
-NOT_EQUAL = _comparison("not_equal", "ne", Fact.COMMUTATIVE)
-LESS = _comparison("less", "lt")
-LESS_EQUAL = _comparison("less_equal", "le")
-GREATER = _comparison("greater", "gt")
-GREATER_EQUAL = _comparison("greater_equal", "ge")
-LOGICAL_AND = elementwise("logical_and", "logical_and", "and", (None, None), kinds="b", facts=Fact.COMMUTATIVE)
-LOGICAL_OR = elementwise("logical_or", "logical_or", "or", (None, None), kinds="b", facts=Fact.COMMUTATIVE)
-LOGICAL_NOT = elementwise("logical_not", "logical_not", "not", (None,), kinds="b")
+EQUAL: Primitive = _comparison("equal", "eq", Fact.COMMUTATIVE)
+NOT_EQUAL: Primitive = _comparison("not_equal", "ne", Fact.COMMUTATIVE)
+LESS: Primitive = _comparison("less", "lt")
+LESS_EQUAL: Primitive = _comparison("less_equal", "le")
+GREATER: Primitive = _comparison("greater", "gt")
+GREATER_EQUAL: Primitive = _comparison("greater_equal", "ge")
+LOGICAL_AND: Primitive = elementwise(
+    "logical_and", "logical_and", "and", (None, None), kinds="b", facts=Fact.COMMUTATIVE
+)
+LOGICAL_OR: Primitive = elementwise("logical_or", "logical_or", "or", (None, None), kinds="b", facts=Fact.COMMUTATIVE)
+LOGICAL_NOT: Primitive = elementwise("logical_not", "logical_not", "not", (None,), kinds="b")
 
 
 def _where_type(condition: TensorType, x: TensorType, y: TensorType) -> TensorType:
@@ -229,7 +235,7 @@ def _where_body(condition: TensorType, x: TensorType, y: TensorType) -> Compute:
     return Compute(axes, Call("select", tuple(reads), out.dtype), tuple(affine(a) for a in axes))
 
 
-WHERE = Primitive(
+WHERE: Primitive = Primitive(
     "where",
     infer=_where_type,
     eval=lambda xp, condition, x, y: xp.where(condition, x, y),
@@ -263,7 +269,7 @@ def _strong_eval(xp: Any, g: Any, p: Any) -> Any:
 # g * p, and exactly 0 where g is 0 even if p is inf or nan. The backward sweep multiplies with it below a
 # `where`, so that the branch that wasn't chosen can't poison the gradient. Bilinear, like multiply, in its
 # own derivatives: differentiating "0 where g == 0" as a select would lose second derivatives at g = 0.
-STRONG_MULTIPLY = elementwise(
+STRONG_MULTIPLY: Primitive = elementwise(
     "strong_multiply",
     _strong_eval,
     lambda g, p: call("select", call("eq", g, Literal(0, g.dtype)), Literal(0, g.dtype), call("mul", g, p)),
@@ -271,7 +277,7 @@ STRONG_MULTIPLY = elementwise(
         lambda c, y, g, p: strong_multiply(c, p),
         lambda c, y, g, p: strong_multiply(g, c),
     ),
-    jvp=lambda tangents, y, g, p: _strong_tangent(*tangents, g, p),
+    jvp=lambda tangents, y, g, p: _strong_tangent(tangents[0], tangents[1], g, p),
     kinds="f",
 )
 
@@ -290,14 +296,14 @@ def _cast_rule(t: Value, target: DType) -> Value:
     return astype(t, target)
 
 
-ASTYPE = Primitive(
+ASTYPE: Primitive = Primitive(
     "astype",
     infer=_cast_type,
     eval=lambda xp, x, *, dtype: xp.asarray(x).astype(dtype.numpy),
     vjp=(
-        lambda g, y, x, *, dtype: _cast_rule(g, dtype_of_value(x))
-        if dtype.kind == "f" and dtype_of_value(x).kind == "f"
-        else None,
+        lambda g, y, x, *, dtype: (
+            _cast_rule(g, dtype_of_value(x)) if dtype.kind == "f" and dtype_of_value(x).kind == "f" else None
+        ),
     ),
     jvp=lambda tangents, y, x, *, dtype: _cast_rule(tangents[0], dtype) if dtype.kind == "f" else None,
     body=_cast_body,

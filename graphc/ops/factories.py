@@ -20,7 +20,7 @@ from graphc.ir.expr import (
     axes_of,
 )
 from graphc.primitive import Fact, Primitive, Rule
-from graphc.types import DType, TensorType, bool_, broadcast_shapes, int64, reduced_shape
+from graphc.types import DType, TensorType, broadcast_shapes, int64, reduced_shape
 
 KIND_NAMES = {"f": "floating", "i": "integer", "b": "boolean"}
 

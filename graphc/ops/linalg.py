@@ -52,7 +52,7 @@ def _matmul_jvp(tangents: Any, y: Value, a: Value, b: Value) -> Value:
     return add(left, right)
 
 
-MATMUL = Primitive(
+MATMUL: Primitive = Primitive(
     "matmul",
     infer=_matmul_type,
     eval=lambda xp, a, b: xp.matmul(a, b),

@@ -37,7 +37,7 @@ def _tangent_type(y: TensorType, *_: TensorType) -> TensorType:
     return y
 
 
-STOP_GRADIENT = Primitive(
+STOP_GRADIENT: Primitive = Primitive(
     "stop_gradient",
     infer=_same,
     eval=lambda xp, x: x,
@@ -47,7 +47,7 @@ STOP_GRADIENT = Primitive(
     facts=Fact.VIEW,
 )
 # An identity that is never merged with another: two leaves of equal value are still two variables.
-LEAF = Primitive(
+LEAF: Primitive = Primitive(
     "leaf",
     infer=_same,
     eval=lambda xp, x, *, serial: x,
@@ -56,8 +56,8 @@ LEAF = Primitive(
     body=_identity,
     facts=Fact.SYMBOLIC,
 )
-GRADIENT = Primitive("gradient", infer=_gradient_type, eval=_expanded, facts=Fact.SYMBOLIC)
-TANGENT = Primitive("tangent", infer=_tangent_type, eval=_expanded, facts=Fact.SYMBOLIC)
+GRADIENT: Primitive = Primitive("gradient", infer=_gradient_type, eval=_expanded, facts=Fact.SYMBOLIC)
+TANGENT: Primitive = Primitive("tangent", infer=_tangent_type, eval=_expanded, facts=Fact.SYMBOLIC)
 
 PRIMITIVES = (STOP_GRADIENT, LEAF, GRADIENT, TANGENT)
 

@@ -1,4 +1,4 @@
-"""Movement: reshape, permute, broadcast, slice, pad, flip, concat, iota. They change where numbers stand, not the numbers.
+"""Movement: reshape, permute, broadcast, slice, pad, flip, concat, iota: where numbers stand, not what they are.
 
 Closed under differentiation: slice and pad (with interior) are each other's adjoints, broadcast's adjoint
 is sum, and the others' are of their own kind.
@@ -89,7 +89,9 @@ def _group(axes: Sequence[Axis], shape: Shape) -> tuple[Affine, ...]:
 
 def _reshape_body(x: TensorType, *, shape: Shape) -> Compute:
     if x.size == 0:
-        return Compute(axes_of(shape), Literal(x.dtype.numpy.type(0).item(), x.dtype), tuple(map(affine, axes_of(shape))))
+        return Compute(
+            axes_of(shape), Literal(x.dtype.numpy.type(0).item(), x.dtype), tuple(map(affine, axes_of(shape)))
+        )
     refined = common_refinement(x.shape, shape)
     if refined is not None:
         axes = axes_of(refined)
@@ -106,7 +108,7 @@ def _reshape_body(x: TensorType, *, shape: Shape) -> Compute:
     return Compute(axes, Read(0, tuple(reversed(index)), x.dtype), tuple(affine(a) for a in axes))
 
 
-RESHAPE = Primitive(
+RESHAPE: Primitive = Primitive(
     "reshape",
     infer=_reshape_type,
     eval=lambda xp, x, *, shape: xp.reshape(x, shape),
@@ -133,7 +135,7 @@ def _permute_body(x: TensorType, *, axes: tuple[int, ...]) -> Compute:
     return Compute(out, Read(0, index, x.dtype), tuple(affine(a) for a in out))
 
 
-PERMUTE_DIMS = Primitive(
+PERMUTE_DIMS: Primitive = Primitive(
     "permute_dims",
     infer=_permute_type,
     eval=lambda xp, x, *, axes: xp.transpose(x, axes),
@@ -159,7 +161,7 @@ def _broadcast_body(x: TensorType, *, shape: Shape) -> Compute:
     return Compute(axes, broadcast_read(0, x, axes), tuple(affine(a) for a in axes))
 
 
-BROADCAST_TO = Primitive(
+BROADCAST_TO: Primitive = Primitive(
     "broadcast_to",
     infer=_broadcast_type,
     eval=lambda xp, x, *, shape: xp.broadcast_to(x, shape),
@@ -192,7 +194,7 @@ def _unbroadcast_body(x: TensorType, *, shape: Shape) -> Compute:
 
 
 # The adjoint of broadcast_to: sum over the axes that were stretched.
-UNBROADCAST = Primitive(
+UNBROADCAST: Primitive = Primitive(
     "sum_to",
     infer=_unbroadcast_type,
     eval=lambda xp, x, *, shape: xp.sum(x, axis=_stretched(x.shape, shape), dtype=x.dtype).reshape(shape),
@@ -201,7 +203,6 @@ UNBROADCAST = Primitive(
     body=_unbroadcast_body,
     facts=Fact.REDUCTION,
 )
-
 
 
 def sum_to(x: Value, shape: Shape) -> Value:
@@ -240,7 +241,7 @@ def _slice_eval(xp: Any, x: Any, *, start: Shape, stop: Shape, step: Shape) -> A
     return x[tuple(slice(a, b, s) for a, b, s in zip(start, stop, step, strict=True))]
 
 
-SLICE = Primitive(
+SLICE: Primitive = Primitive(
     "slice",
     infer=_slice_type,
     eval=_slice_eval,
@@ -261,7 +262,9 @@ def _pad_type(x: TensorType, *, low: Shape, high: Shape, interior: Shape, value:
 
 
 def _pad_eval(xp: Any, x: Any, *, low: Shape, high: Shape, interior: Shape, value: Scalar) -> Any:
-    out_shape = _pad_type(TensorType(x.shape, dtype_of(x.dtype)), low=low, high=high, interior=interior, value=value).shape
+    out_shape = _pad_type(
+        TensorType(x.shape, dtype_of(x.dtype)), low=low, high=high, interior=interior, value=value
+    ).shape
     out = xp.full(out_shape, value, dtype=x.dtype)
     inner = tuple(slice(a, n - b, i + 1) for a, b, i, n in zip(low, high, interior, out_shape, strict=True))
     if x.size:
@@ -298,16 +301,18 @@ def _pad_body(x: TensorType, *, low: Shape, high: Shape, interior: Shape, value:
     return Compute(axes, Read(0, tuple(index), x.dtype, mask, fill), tuple(affine(a) for a in axes))
 
 
-PAD = Primitive("pad", infer=_pad_type, eval=_pad_eval, vjp=(_pad_vjp,), jvp=_pad_jvp, body=_pad_body)
+PAD: Primitive = Primitive("pad", infer=_pad_type, eval=_pad_eval, vjp=(_pad_vjp,), jvp=_pad_jvp, body=_pad_body)
 
 
 def _flip_body(x: TensorType, *, axes: tuple[int, ...]) -> Compute:
     out = axes_of(x.shape)
-    index = tuple(affine(n - 1) - a if i in axes else affine(a) for i, (a, n) in enumerate(zip(out, x.shape, strict=True)))
+    index = tuple(
+        affine(n - 1) - a if i in axes else affine(a) for i, (a, n) in enumerate(zip(out, x.shape, strict=True))
+    )
     return Compute(out, Read(0, index, x.dtype), tuple(affine(a) for a in out))
 
 
-FLIP = Primitive(
+FLIP: Primitive = Primitive(
     "flip",
     infer=lambda x, *, axes: x,
     eval=lambda xp, x, *, axes: xp.flip(x, axes),
@@ -324,7 +329,9 @@ def _concat_type(*types: TensorType, axis: int) -> TensorType:
     dtype = check_same_dtype("concat", *types)
     first = types[0].shape
     for t in types[1:]:
-        if t.ndim != len(first) or any(m != n for i, (m, n) in enumerate(zip(t.shape, first, strict=True)) if i != axis):
+        if t.ndim != len(first) or any(
+            m != n for i, (m, n) in enumerate(zip(t.shape, first, strict=True)) if i != axis
+        ):
             raise ShapeError(f"concat: {first} and {t.shape} differ on an axis other than {axis}.")
     total = sum(t.shape[axis] for t in types)
     return TensorType((*first[:axis], total, *first[axis + 1 :]), dtype)
@@ -362,7 +369,7 @@ def _concat_body(*types: TensorType, axis: int) -> Compute:
     return Compute(axes, value, tuple(affine(a) for a in axes))
 
 
-CONCAT = Primitive(
+CONCAT: Primitive = Primitive(
     "concat",
     infer=_concat_type,
     eval=lambda xp, *xs, axis: xp.concatenate(xs, axis=axis),
@@ -383,7 +390,7 @@ def _iota_body(*, shape: Shape, axis: int, dtype: DType) -> Compute:
     return Compute(axes, Call("cast", (Index(affine(axes[axis])),), dtype), tuple(affine(a) for a in axes))
 
 
-IOTA = Primitive(
+IOTA: Primitive = Primitive(
     "iota", infer=lambda *, shape, axis, dtype: TensorType(shape, dtype), eval=_iota_eval, vjp=(), body=_iota_body
 )
 

@@ -29,7 +29,7 @@ from graphc.ops.elementwise import (
 from graphc.ops.factories import reduction, widen_integers
 from graphc.ops.marks import stop_gradient
 from graphc.ops.movement import broadcast_to, reshape
-from graphc.primitive import Value
+from graphc.primitive import Primitive, Value
 from graphc.types import DEFAULT_FLOAT, bool_, int64, normalize_axes
 
 AxisLike: TypeAlias = int | Iterable[int] | None
@@ -53,7 +53,7 @@ def _sum_eval(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     return xp.sum(x, axis=axes, keepdims=keepdims, dtype=dtype)
 
 
-SUM = reduction("sum", _sum_eval, "sum", _sum_vjp, _sum_jvp, kinds="fib", result=widen_integers)
+SUM: Primitive = reduction("sum", _sum_eval, "sum", _sum_vjp, _sum_jvp, kinds="fib", result=widen_integers)
 
 
 def _extreme_weights(y: Value, x: Value, axes: tuple[int, ...]) -> Value:
@@ -82,8 +82,8 @@ def _extreme(name: str) -> Any:
     )
 
 
-MAX = _extreme("max")
-MIN = _extreme("min")
+MAX: Primitive = _extreme("max")
+MIN: Primitive = _extreme("min")
 
 
 def _position(name: str) -> Any:
@@ -92,7 +92,9 @@ def _position(name: str) -> Any:
         folded = math.prod(x.shape[i] for i in axes)  # not -1, which an empty array can't resolve
         rows = x.transpose([*kept, *axes]).reshape([x.shape[i] for i in kept] + [folded])
         out = getattr(xp, name)(rows, axis=-1)
-        return xp.asarray(out).reshape([1 if i in axes else n for i, n in enumerate(x.shape)] if keepdims else out.shape)
+        return xp.asarray(out).reshape(
+            [1 if i in axes else n for i, n in enumerate(x.shape)] if keepdims else out.shape
+        )
 
     return reduction(
         name,
@@ -106,8 +108,8 @@ def _position(name: str) -> Any:
     )
 
 
-ARGMAX = _position("argmax")
-ARGMIN = _position("argmin")
+ARGMAX: Primitive = _position("argmax")
+ARGMIN: Primitive = _position("argmin")
 
 PRIMITIVES = (SUM, MAX, MIN, ARGMAX, ARGMIN)
 
@@ -158,7 +160,7 @@ def mean(x: Value, /, axis: AxisLike = None, keepdims: bool = False) -> Value:
 
 
 def var(x: Value, /, axis: AxisLike = None, correction: float = 0.0, keepdims: bool = False) -> Value:
-    """Variance: squared deviations from the mean, over n - correction (0 as in the array API; PyTorch's default is 1)."""
+    """Variance: squared deviations from the mean, over n - correction (0 as in the array API; PyTorch takes 1)."""
     x = _floating(x)
     n = _count(x, axis) - correction
     if n < 0:

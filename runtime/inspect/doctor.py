@@ -8,12 +8,13 @@ import platform
 import shutil
 from collections.abc import Iterator
 
-import graphc
 from graphc.errors import GraphcError
 from graphc.runtime.cache import disk_cache
 from graphc.runtime.cpu.blas import find_blas
 from graphc.runtime.cpu.target import host
 from graphc.runtime.cpu.threads import available_cores, get_num_threads
+from graphc.types import float32, float64
+from graphc.version import __version__
 
 # package -> (what it is for, how to get it)
 _OPTIONAL = {
@@ -30,7 +31,13 @@ _REQUIRED = ("numpy", "llvmlite", "networkx", "platformdirs")
 
 def report() -> str:
     """The report of `python -m graphc doctor`."""
-    sections = [("graphc", _versions()), ("processor", _processor()), ("cache", _cache()), ("GPU", _gpu()), ("extras", _extras())]
+    sections = [
+        ("graphc", _versions()),
+        ("processor", _processor()),
+        ("cache", _cache()),
+        ("GPU", _gpu()),
+        ("extras", _extras()),
+    ]
     lines: list[str] = []
     for title, entries in sections:
         lines.append(title)
@@ -46,7 +53,7 @@ def _version(package: str) -> str | None:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    yield "graphc", graphc.__version__
+    yield "graphc", __version__
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     for package in _REQUIRED:
         yield package, _version(package) or f"MISSING: pip install {package}"
@@ -61,7 +68,7 @@ def _processor() -> Iterator[tuple[str, str]]:
     yield "cpu", target.cpu
     used = [f for f in ("avx512f", "avx512bw", "avx2", "fma", "sse4.1", "neon") if target.has(f)]
     yield "features", ", ".join(used) or "baseline"
-    yield "vectors", f"{target.lanes(graphc.float32)} float32, {target.lanes(graphc.float64)} float64 lanes"
+    yield "vectors", f"{target.lanes(float32)} float32, {target.lanes(float64)} float64 lanes"
     yield "threads", f"{get_num_threads()} of {available_cores()} cores (GRAPHC_NUM_THREADS or graphc.set_num_threads)"
     blas = find_blas()
     yield "BLAS", f"{blas.name}, from {blas.source}" if blas else "none found: generated products are used"

@@ -29,24 +29,24 @@ def traffic(
     touched = [[footprint(a, axes, tile) for a in accesses] for axes in inside]
     total = 0.0
     for size, price in LEVELS:
-        j = next((j for j, footprints in enumerate(touched) if sum(footprints) <= size), len(order))
+        j = next((j for j, found in enumerate(touched) if sum(room for _, room in found) <= size), len(order))
         if j == 0:
-            total += sum(touched[0]) * price
+            total += sum(moved for moved, _ in touched[0]) * price
             continue
         axis = order[j - 1]
         moved = sum(
-            bytes_ * (trips[axis] if access.depends(axis) else 1)
-            for access, bytes_ in zip(accesses, touched[j], strict=True)
+            once * (trips[axis] if access.depends(axis) else 1)
+            for access, (once, _) in zip(accesses, touched[j], strict=True)
         )
         total += prod(trips[outer] for outer in order[: j - 1]) * moved * price
     return total
 
 
-def footprint(access: Access, inside: frozenset[Axis], tile: Mapping[Axis, int]) -> int:
-    """Bytes of cache that an access takes while the loops of `inside` and of a tile run.
+def footprint(access: Access, inside: frozenset[Axis], tile: Mapping[Axis, int]) -> tuple[int, int]:
+    """Bytes, in whole cache lines, that an access touches while the loops of `inside` and of a tile run, and the
+    bytes of a cache that this takes.
 
-    Whole lines count. Lines at distances of a high power of two share few sets of a cache: the room that they keep
-    from being used counts too, up to CONFLICTS times their own.
+    The latter are more where lines lie at distances of a high power of two: they share few sets of the cache.
     """
     steps = []
     for axis, coefficient in access.at.terms:
@@ -66,4 +66,5 @@ def footprint(access: Access, inside: frozenset[Axis], tile: Mapping[Axis, int])
     conflict = 1
     if count > MANY and apart * LINE >= PAGE_HALF:
         conflict = max(1, min(CONFLICTS, (apart & -apart) // lines))
-    return conflict * min(count * lines * LINE, max(LINE, access.buffer.size * itemsize))
+    touched = min(count * lines * LINE, max(LINE, access.buffer.size * itemsize))
+    return touched, touched * conflict

@@ -1,0 +1,136 @@
+"""Training steps against PyTorch eager, in interleaved rounds: `python tests/bench/steps.py [lenet mlp gpt]`.
+
+Prints the median time of each, the ratio (PyTorch's time over ours), its spread over the rounds, and the largest
+difference of parameters after 10 steps, in ulps of each tensor's largest element. `--first-call` times the first
+call in fresh processes instead, with an empty and with a warm cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from models import graphc_work, torch_work
+
+import graphc as gc
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+
+def ulps(ours: Any, theirs: Any) -> float:
+    """The largest difference of two models' parameters, in ulps of each tensor's largest element."""
+    worst = 0.0
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        a, b = p.detach().numpy(), q.detach().numpy()
+        worst = max(worst, float(np.abs(a - b).max() / np.spacing(np.abs(a).max())))
+    return worst
+
+
+def seconds(run: Callable[[], Any], least: float = 0.05) -> float:
+    """Mean time of a call, over at least `least` seconds."""
+    start, calls = time.perf_counter(), 0
+    while True:
+        run()
+        calls += 1
+        taken = time.perf_counter() - start
+        if taken >= least:
+            return taken / calls
+
+
+def compare(name: str, rounds: int) -> None:
+    """One line of the table."""
+    ours, eager = graphc_work(name), graphc_work(name)
+    compiled = gc.compile(ours.step)
+    batch = [gc.asarray(a) for a in ours.batch]
+    runs: dict[str, Callable[[], Any]] = {"compiled": lambda: compiled(*batch)}
+    for _ in range(10):
+        compiled(*batch)
+        eager.step(*batch)
+    line = f"{name:6} compiled = eager within {ulps(ours.model, eager.model):.1f} ulps"
+    if torch is not None:
+        theirs = torch_work(torch, name)
+        tensors = [torch.from_numpy(a) for a in theirs.batch]
+        for _ in range(10):
+            theirs.step(*tensors)
+        line += f", PyTorch within {ulps(ours.model, theirs.model):.1f}"
+        runs["torch"] = lambda: theirs.step(*tensors)
+    for run in runs.values():
+        seconds(run, 0.2)
+    times: dict[str, list[float]] = {n: [] for n in runs}
+    for _ in range(rounds):
+        for n, run in runs.items():
+            times[n].append(seconds(run))
+    print(line)
+    medians = {n: 1e3 * statistics.median(t) for n, t in times.items()}
+    told = "  ".join(f"{n} {t:.2f} ms" for n, t in medians.items())
+    if torch is not None:
+        ratios = sorted(b / a for a, b in zip(times["compiled"], times["torch"], strict=True))
+        low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
+        told += f"  ratio {statistics.median(ratios):.2f} (80 % of rounds {low:.2f} to {high:.2f})"
+    print(f"       {told}")
+
+
+FIRST_CALL = """
+import json, sys, time
+sys.path.insert(0, {folder!r})
+from models import graphc_work
+import graphc as gc
+work = graphc_work({name!r})
+batch = [gc.asarray(a) for a in work.batch]
+start = time.perf_counter()
+gc.compile(work.step)(*batch)
+print(json.dumps([time.perf_counter() - start, "llvmlite" in sys.modules, "networkx" in sys.modules]))
+"""
+
+
+def first_call(name: str, rounds: int) -> None:
+    """The first call in a fresh process, without and with a cache."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    program = FIRST_CALL.format(folder=folder, name=name)
+    cold, warm, loaded = [], [], None
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {**os.environ, "GRAPHC_CACHE_DIR": cache}
+            for times in (cold, warm):
+                told = subprocess.run(
+                    [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+                )
+                taken, *loaded = json.loads(told.stdout)
+                times.append(taken)
+    print(
+        f"{name:6} first call: {statistics.median(cold):.3f} s without cache, {statistics.median(warm):.3f} s with "
+        f"(with: llvmlite imported: {loaded[0]}, networkx: {loaded[1]})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["lenet", "mlp", "gpt"])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--first-call", action="store_true")
+    options = parser.parse_args()
+    gc.set_num_threads(options.threads)
+    if torch is not None:
+        torch.set_num_threads(options.threads)
+    for name in options.names:
+        if options.first_call:
+            first_call(name, max(3, options.rounds // 10))
+        else:
+            compare(name, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
