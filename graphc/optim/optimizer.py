@@ -84,11 +84,11 @@ def option(group: ParamGroup, name: str, test: Callable[[Any], Any] = bool) -> A
 
 
 def weak(number: Value, p: Tensor) -> Value:
-    """`number` as an operand beside `p`: a 0-d tensor takes p's dtype, a Python number is weak by itself.
+    """`number` as an operand beside `p`: a 0-d tensor takes p's dtype, others become Python's, which are weak.
 
     Numbers are computed in float64 and rounded once, here, where they meet the parameter.
     """
-    return number if isinstance(number, int | float) else astype(number, p.dtype)
+    return astype(number, p.dtype) if isinstance(number, Tensor) else float(number)
 
 
 # Slots are made of numbers, not by operations: also within a trace they are tensors that outlive it.

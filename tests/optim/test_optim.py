@@ -89,6 +89,17 @@ def test_float32_parameters_keep_their_dtype_and_follow_float64() -> None:
             assert {t.dtype.name for name, t in kept.items() if name == "step"} <= {"float64"}
 
 
+@pytest.mark.parametrize(
+    "number", [np.float64, np.float32, lambda x: Tensor(np.asarray(x))], ids=["f64", "f32", "tensor"]
+)
+def test_numbers_of_other_kinds_are_as_weak_as_pythons(number: Any) -> None:
+    for kind in KINDS.values():
+        plain, other = parameters(np.float32), parameters(np.float32)
+        expected = take_steps(kind(plain, lr=0.125), plain, lambda x: Tensor(x.astype(np.float32)), 3)
+        found = take_steps(kind(other, lr=number(0.125)), other, lambda x: Tensor(x.astype(np.float32)), 3)
+        close(found, expected, 0.0)
+
+
 def test_groups_have_their_own_options_which_may_change() -> None:
     torch = pytest.importorskip("torch")
     ours, theirs = parameters(), [torch.tensor(x, requires_grad=True) for x in start()]
