@@ -12,8 +12,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
-from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.errors import AliasError, ArgumentError, DTypeError, ShapeError
 from graphc.ir.graph import Graph
 from graphc.runtime.plan import plan
 from graphc.runtime.program import Program
@@ -66,12 +67,14 @@ class CudaCall:
         """Run. Numbers stand for inputs of shape ().
 
         Raises ArgumentError, ShapeError or DTypeError for arrays that don't fit, IndexingError for an index that is
-        out of bounds (state may then be partly written).
+        out of bounds (state may then be partly written), AliasError for state that shares memory with other state, or
+        on the device with any argument.
         """
         if len(arrays) != len(self._inputs):
             raise ArgumentError(f"the compiled function takes {len(self._inputs)} arrays, not {len(arrays)}.")
         given = [_fitting(i, x, want) for i, (x, want) in enumerate(zip(arrays, self._inputs, strict=True))]
         borrowed = [self.device.borrow(array) for array in given]
+        self._check_apart(given, borrowed)
         resident = any(view is not None for view in borrowed)
         views = [self._uploaded(i, given[i]) if view is None else view for i, view in enumerate(borrowed)]
         for i, want in enumerate(self._fresh, len(given)):
@@ -86,6 +89,29 @@ class CudaCall:
             if self.device.borrow(given[i]) is None:
                 self._downloaded(views[i], given[i])
         return [given[i] for i in self._results]
+
+    def _check_apart(self, given: list[Any], borrowed: list[View | None]) -> None:
+        """Raise AliasError if two states, or state and another argument on the device, are the same memory."""
+        if not self._written:
+            return
+        # (first byte, end, number); what is only read of the host is copied before anything is written
+        spans = []
+        for i, (array, view) in enumerate(zip(given, borrowed, strict=True)):
+            if view is not None:
+                spans.append((self.device.address(view), self.device.address(view) + view.nbytes, i))
+            elif i in self._written:
+                spans.append((*byte_bounds(array), i))
+        spans = sorted(span for span in spans if span[0] < span[1])
+        reach, owner = 0, -1
+        for start, end, i in spans:
+            both = start < reach and not self._written.isdisjoint((i, owner))
+            if both and (borrowed[i] is not None or np.shares_memory(given[i], given[owner])):
+                raise AliasError(
+                    f"arguments {min(i, owner)} and {max(i, owner)} of the compiled function share memory, and one is "
+                    "written. Give each its own array."
+                )
+            if end > reach:
+                reach, owner = end, i
 
     def _uploaded(self, i: int, array: Any) -> View:
         view = self._buffer(i, array.nbytes)

@@ -58,6 +58,9 @@ class Device(Protocol):
     def empty(self, want: TensorType) -> tuple[Any, View]:
         """A fresh array on this device, dense, and its memory."""
 
+    def address(self, view: View) -> int:
+        """Where its first byte lies."""
+
     def upload(self, view: View, array: Array) -> None:
         """Copy a C-contiguous array of exactly the view's size to the device."""
 
@@ -123,23 +126,22 @@ class CupyDevice:
             array = self.cupy.empty(want.shape, want.dtype.numpy)
         return array, View(array.data, 0, array.nbytes)
 
-    def pointer(self, view: View) -> int:
-        """The address of a view."""
+    def address(self, view: View) -> int:
         return int(view.memory.ptr) + view.offset
 
     def upload(self, view: View, array: Array) -> None:
         _same_size(view, array)
         # 1: host to device. Pageable memory: CUDA has read it when the call returns.
-        self.cupy.cuda.runtime.memcpyAsync(self.pointer(view), array.ctypes.data, view.nbytes, 1, self.stream.ptr)
+        self.cupy.cuda.runtime.memcpyAsync(self.address(view), array.ctypes.data, view.nbytes, 1, self.stream.ptr)
 
     def download(self, view: View, array: Array) -> None:
         _same_size(view, array)
         # 2: device to host
-        self.cupy.cuda.runtime.memcpyAsync(array.ctypes.data, self.pointer(view), view.nbytes, 2, self.stream.ptr)
+        self.cupy.cuda.runtime.memcpyAsync(array.ctypes.data, self.address(view), view.nbytes, 2, self.stream.ptr)
         self.stream.synchronize()
 
     def clear(self, view: View) -> None:
-        self.cupy.cuda.runtime.memsetAsync(self.pointer(view), 0, view.nbytes, self.stream.ptr)
+        self.cupy.cuda.runtime.memsetAsync(self.address(view), 0, view.nbytes, self.stream.ptr)
 
     def load(self, text: str, functions: Sequence[str]) -> Mapping[str, Any]:
         # Not cupy.RawModule: it adds -ftz=true, which flushes the denormals that eager mode keeps.
@@ -150,11 +152,11 @@ class CupyDevice:
             return {name: module.get_function(name) for name in functions}
 
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[View]) -> None:
-        pointers = tuple(np.uint64(self.pointer(view)) for view in arguments)
+        pointers = tuple(np.uint64(self.address(view)) for view in arguments)
         function((grid,), (block,), pointers, stream=self.stream)
 
     def matmul(self, call: MatmulCall, a: View, b: View, c: View) -> None:
-        self.blas.matmul(call, self.pointer(a), self.pointer(b), self.pointer(c))
+        self.blas.matmul(call, self.address(a), self.address(b), self.address(c))
 
     def synchronize(self) -> None:
         self.stream.synchronize()

@@ -96,6 +96,9 @@ class EmulatedDevice:
         view = self.allocate(want.nbytes)
         return EmulatedArray(view, want.shape, want.dtype.numpy), view
 
+    def address(self, view: View) -> int:
+        return int(view.memory.data.ctypes.data) + view.offset
+
     def upload(self, view: View, array: Array) -> None:
         data, written = _bytes(view)
         _same_size(view, array)

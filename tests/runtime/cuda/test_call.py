@@ -10,7 +10,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.errors import ArgumentError, DeviceError, DTypeError, IndexingError, ShapeError
+from graphc.errors import AliasError, ArgumentError, DeviceError, DTypeError, IndexingError, ShapeError
 from graphc.ir.graph import Graph
 from graphc.ir.node import fresh_input
 from graphc.nn import functional as F
@@ -238,6 +238,31 @@ def test_arguments_that_do_not_fit(device: EmulatedDevice) -> None:
         call(x.astype(float64.numpy), total)
     with pytest.raises(DTypeError, match=r"argument 1 .*: dtype int64 instead of float32"):
         call(x, np.zeros((), int64.numpy))
+
+
+def two_counters() -> tuple[Graph, dict[int, int]]:
+    """a and b (3,), both incremented in place by x (3,)."""
+    a, b, x = (fresh_input(name, TensorType((3,), float32)) for name in "abx")
+    return pipeline.run(Graph([a, b, x], [elementwise.add(a, x), elementwise.add(b, x)]))[-1].graph, {0: 0, 1: 1}
+
+
+def test_shared_memory(device: EmulatedDevice) -> None:
+    graph, state = two_counters()
+    call = CudaCall(graph, cuda_program(graph, state), state, device)
+    memory = np.zeros(5, np.float32)
+    for second in (memory[:3], memory[2:]):
+        with pytest.raises(AliasError, match="arguments 0 and 1 .* share memory"):
+            call(memory[:3], second, np.ones(3, np.float32))
+    evens_and_odds = np.zeros(6, np.float32)
+    call(evens_and_odds[::2], evens_and_odds[1::2], np.ones(3, np.float32))
+    np.testing.assert_array_equal(evens_and_odds, np.ones(6))
+    a, b = np.ones(3, np.float32), np.zeros(3, np.float32)
+    call(a, b, a)  # the old numbers count, as on the CPU
+    np.testing.assert_array_equal((a, b), [[2, 2, 2], [1, 1, 1]])
+    resident, view = device.empty(TensorType((3,), float32))
+    device.upload(view, a)
+    with pytest.raises(AliasError, match="arguments 0 and 2 .* share memory"):
+        call(resident, b, resident)
 
 
 def test_without_a_gpu_it_says_so() -> None:
