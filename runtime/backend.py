@@ -1,12 +1,15 @@
-"""Backends: from a traced graph to something that runs. The CPU's and CUDA's differ only here."""
+"""Backends: from a traced graph to something that runs. The CPU's and CUDA's differ only here.
+
+The compilers themselves (passes, schedules, printers) are imported when something must be compiled: a call whose
+machine code is in the cache takes milliseconds, importing a compiler takes a tenth of a second.
+"""
 
 from __future__ import annotations
 
 import abc
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+import importlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy.typing as npt
@@ -14,28 +17,13 @@ import numpy.typing as npt
 from graphc.errors import DeviceError
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
-from graphc.passes import pipeline
-from graphc.types import float32
 
-from .cpu.llvm import print_program
-from .cpu.target import host
-from .cuda.call import CudaCall, cuda_program, default_device
 from .executable import build
-from .layout import assign
-from .loop.schedule.cpu import schedule_cpu
-from .plan import plan
 from .program import Program
+from .timing import Times, timed
 
 Array = npt.NDArray[Any]
 Run = Callable[..., list[Array]]
-Times = dict[str, float]
-
-
-@contextmanager
-def _timed(seconds: Times, part: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[part] = time.perf_counter() - start
 
 
 class Backend(abc.ABC):
@@ -43,9 +31,15 @@ class Backend(abc.ABC):
 
     name: str
 
-    @abc.abstractmethod
+    @property
+    def compiler(self) -> ModuleType:
+        """The module that compiles for this device: cpu/build.py or cuda/build.py."""
+        return importlib.import_module(f"graphc.runtime.{self.name}.build")
+
     def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
         """What a call of this (fused) graph runs. state: output number -> number of the input it overwrites."""
+        planned: Program = self.compiler.program(graph, state)
+        return planned
 
     @abc.abstractmethod
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
@@ -60,24 +54,11 @@ class CpuBackend(Backend):
 
     name = "cpu"
 
-    def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
-        target = host()
-        layouts = assign(graph, target.lanes(float32))
-        return plan(graph, state, schedule=partial(schedule_cpu, target=target), layouts=layouts)
-
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
-        def make() -> tuple[Program, str]:
-            with _timed(seconds, "passes"):
-                fused = pipeline.run(graph)[-1].graph
-            with _timed(seconds, "plan and schedule"):
-                program = self.program(fused, state)
-            with _timed(seconds, "print"):
-                text = print_program(program, host())
-            return program, text
-
-        with _timed(seconds, "build"):
+        with timed(seconds, "build"):
             inputs, outputs = [n.type for n in graph.inputs], [n.type for n in graph.outputs]
-            return build(print_graph(graph), inputs, outputs, state, make)
+            content = print_graph(graph)
+            return build(content, inputs, outputs, state, lambda: self.compiler.make(graph, state, seconds))
 
 
 class CudaBackend(Backend):
@@ -85,18 +66,9 @@ class CudaBackend(Backend):
 
     name = "cuda"
 
-    def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
-        return cuda_program(graph, state)
-
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
-        with _timed(seconds, "find the GPU"):
-            device = default_device()
-        with _timed(seconds, "passes"):
-            fused = pipeline.run(graph)[-1].graph
-        with _timed(seconds, "plan and schedule"):
-            program = self.program(fused, state)
-        with _timed(seconds, "build"):
-            return CudaCall(fused, program, state, device)
+        run: Run = self.compiler.build(graph, state, seconds)
+        return run
 
 
 _BACKENDS: dict[str, Backend] = {"cpu": CpuBackend(), "cuda": CudaBackend()}

@@ -13,18 +13,19 @@ values) and each state of what the trace read besides. A call whose guards all f
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from graphc.errors import DeviceError, TraceError
 from graphc.guards import Guard
-from graphc.passes import pipeline
 from graphc.primitive import Primitive
 from graphc.tape import Version, record, recording
 from graphc.tensor import Tensor, active, wrap
@@ -33,11 +34,21 @@ from graphc.tree import Structure, flatten, unflatten
 
 from .backend import Backend, Run, backend_for
 from .derivative import CompiledGraph
-from .explain import Explanation, explain
+
+if TYPE_CHECKING:
+    from graphc.passes.pipeline import Step
+
+    from .explain import Explanation
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Array = npt.NDArray[Any]
+
+
+def _late(module: str) -> ModuleType:
+    """A part of the compiler, imported when first needed (see backend.py)."""
+    return importlib.import_module(module)
+
 
 log = logging.getLogger("graphc.compile")
 
@@ -51,6 +62,11 @@ class Specialisation:
     run: Run
     seconds: dict[str, float] = field(default_factory=dict)
     gradients: CompiledGraph | None = None
+
+    def steps(self) -> list[Step]:
+        """The graph after tracing and after each pass. Runs the passes again: the graphs aren't kept."""
+        ran: list[Step] = _late("graphc.passes.pipeline").run(self.trace.graph)
+        return ran
 
     def failing(self) -> Guard | None:
         """The first guard that doesn't hold, or None."""
@@ -183,17 +199,20 @@ class CompiledFunction(Generic[P, R]):
         """Every compiled form, oldest first within a kind of arguments."""
         return [s for kind in self._kinds.values() for s in kind]
 
-    def graphs(self) -> list[pipeline.Step]:
+    def graphs(self) -> list[Step]:
         """The graph after tracing and after each pass, for the newest form."""
-        return pipeline.run(self._newest().trace.graph)
+        return self._newest().steps()
 
     def explain(self) -> Explanation:
         """What the newest form captured, guards, rewrote, fused and generated; print it. Runs the passes again."""
         newest = self._newest()
-        steps = pipeline.run(newest.trace.graph)
         state = {output: number for number, output in newest.trace.writes}
+        steps = newest.steps()
         program = newest.backend.program(steps[-1].graph, state)
-        return explain(newest.trace, steps, program, self._history, newest.seconds)
+        report: Explanation = _late("graphc.runtime.explain").explain(
+            newest.trace, steps, program, self._history, newest.seconds
+        )
+        return report
 
     def _newest(self) -> Specialisation:
         if not self.specialisations:
