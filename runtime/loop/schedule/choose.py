@@ -21,7 +21,10 @@ PERMUTED = 5  # so many loops at most are tried in every order
 TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data
 PACK, PACK_RUNS = 1.5, 0.2  # cycles to copy one element into the order that lanes want; if neighbours stay such
 MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
+MANY_STREAMS = 4  # arrays that an epilogue reads or writes
+MOST_PANEL = 128 << 10  # bytes of results kept for an epilogue
 CLEARLY_WORSE = 4.0
+OVERLAP = 0.3  # arithmetic and the movement of data go on side by side, but for this share of the shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Plan:
     accumulated side by side. rows: outer axes with how many points of each make a tile, written out.
     order: all outer axes, outermost first. grain: iterations of the outermost loop that a thread takes at a time;
     0 for a serial kernel. packed: an operand of a fold that is first copied, for each block of lanes, so that
-    what lanes need is contiguous; the axes that it depends on are then the outermost.
+    what lanes need is contiguous; the axes that it depends on are then the outermost. panel: the last stages run when
+    all lanes of a row of tiles are done; the lanes' loop is then the innermost.
     """
 
     width: int
@@ -43,6 +47,7 @@ class Plan:
     order: tuple[Axis, ...]
     grain: int
     packed: Access | None
+    panel: bool
 
     def tile(self, axis: Axis) -> int:
         """Points of an outer axis in a tile: what one iteration of its loop covers."""
@@ -94,12 +99,16 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
             size[lanes] = block or lanes.extent
         trips = {axis: -(-axis.extent // size.get(axis, 1)) for axis in nest.outer}
         parallel = cycles >= WORTH_FORKING
-        moved, order = _order(facts, lanes, packed, size, trips, cycles if parallel else 0.0)
+        panel = packed is None and _panel(facts, lanes, size, trips)
+        moved, order = _order(facts, lanes, packed, panel, size, trips, cycles if parallel else 0.0)
         grain = 0
         if parallel and order:
             each = cycles / max(1, trips[order[0]])
             grain = max(1, round(WORTH_A_RANGE / each), trips[order[0]] // MOST_RANGES)
-        yield cycles + moved, Plan(width, lanes, stage_lanes, block, rows, order, grain, packed)
+        yield (
+            max(cycles, moved) + OVERLAP * min(cycles, moved),
+            Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel),
+        )
 
 
 def _packable(facts: Facts, lanes: Axis | None) -> Access | None:
@@ -128,6 +137,18 @@ def _conflicting(facts: Facts, lanes: Axis | None) -> Access | None:
     return None
 
 
+def _panel(facts: Facts, lanes: Axis | None, size: dict[Axis, int], trips: dict[Axis, int]) -> bool:
+    """Whether the last stages, after folds, work on so many arrays that they want long runs."""
+    last = facts.stages[-1]
+    if lanes is None or trips[lanes] < 2 or last.stage.axes or facts.nest.locals or len(facts.stages) < 2:
+        return False
+    runs = [access for access in last.accesses if access.at.coefficient(lanes) == 1]
+    points = prod(n for axis, n in size.items() if axis != lanes) * lanes.extent
+    others = [axis for axis in trips if axis != lanes and trips[axis] > 1]
+    small = points * runs[0].buffer.dtype.itemsize <= MOST_PANEL if runs else False
+    return len(runs) >= MANY_STREAMS and small and 0 < len(others) < PERMUTED
+
+
 def _flat_block(facts: Facts, lanes: Axis, cycles: float) -> int:
     """Where nothing is accumulated in registers, cut the lanes only to have parallel pieces, or for a transposition."""
     width = facts.width
@@ -151,6 +172,7 @@ def _order(
     facts: Facts,
     lanes: Axis | None,
     packed: Access | None,
+    panel: bool,
     size: dict[Axis, int],
     trips: dict[Axis, int],
     cycles: float,
@@ -174,13 +196,15 @@ def _order(
         lost = cycles * _imbalance(trips[order[0]]) if order else 0.0
         return traffic(accesses, order, trips, tile) + lost
 
-    if len(looping) > PERMUTED:
+    if len(looping) > PERMUTED and not panel:
         if cycles:  # the most iterations outermost
             most = max(looping, key=lambda axis: min(trips[axis], 16))
             looping = [most, *(axis for axis in looping if axis != most)]
         orders = [tuple(looping)]
     else:
         orders = [order for order in permutations(looping) if set(order[: len(first)]) == set(first)]
+        if panel:
+            orders = [order for order in orders if order[-1] == lanes]
     least, best = min(((cost(order), order) for order in orders), key=lambda found: found[0])
     return least, (
         *(axis for axis in still if packed is not None and packed.depends(axis)),

@@ -24,7 +24,7 @@ ARITHMETIC: dict[str, float] = {
     "sin": 16, "cos": 16, "pow": 40, "floordiv": 8, "mod": 8, "philox32": 60, "philox64": 70,
 }  # fmt: skip
 CONTIGUOUS_LOAD, BROADCAST_LOAD, CONTIGUOUS_STORE = 0.5, 0.25, 1.0
-LANE_LOAD, LANE_STORE = 1.2, 1.5  # for each lane of a gather or scatter
+LANE_LOAD, LANE_STORE = 2.0, 3.0  # for each lane of a gather or scatter; each is in a cache line of its own
 MASK = 0.5
 FOLD_LANES = 8.0  # folding the lanes of one register into a number
 SERIAL_SCATTER = 4.0  # an accumulation through memory waits for the one before

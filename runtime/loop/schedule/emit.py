@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -23,7 +23,9 @@ MOST_WRITTEN_OUT = 160  # operations of an epilogue, over all vectors of a tile;
 def emit(facts: Facts, plan: Plan) -> Kernel:
     """The kernel of the collapsed nest that `facts` tells of."""
     nest = facts.nest
-    body = _Emitter(nest, facts, plan, _carried(nest)).blocks(plan.order, Rewriter(), (), None, outermost=True)
+    body = _Emitter(nest, facts, plan, _carried(nest), tuple(_groups(nest)), {}).blocks(
+        plan.order, Rewriter(), (), None, outermost=True
+    )
     return Kernel(nest.name, nest.params, body, nest.inplace)
 
 
@@ -53,12 +55,15 @@ def regions(extent: int, size: int, unit: int = 1) -> list[Region]:
 
 @dataclass(frozen=True, slots=True)
 class _Emitter:
-    """carried: names of variables that later stages need, of one number for each point of a tile."""
+    """carried: names of variables that later stages need, of one number for each point of a tile. groups: the stages
+    to run. panel: where carried variables are left in memory for stages that follow when all lanes are done."""
 
     nest: Nest
     facts: Facts
     plan: Plan
     carried: frozenset[str]
+    groups: tuple[tuple[Stage, ...], ...]
+    panel: Mapping[str, Buffer]
 
     def blocks(
         self,
@@ -75,6 +80,8 @@ class _Emitter:
             return copy + self.blocks(order, replace(rewriter, loads=instead), rows, lanes)
         if not order:
             return self.tile(rewriter, rows, lanes)
+        if self.plan.panel and not self.panel and order == (self.plan.lanes,):
+            return self.paneled(order[0], rewriter, rows)
         axis, rest = order[0], order[1:]
         is_lanes = axis == self.plan.lanes
         parts = regions(axis.extent, self.plan.tile(axis), self.plan.width if is_lanes else 1)
@@ -104,6 +111,26 @@ class _Emitter:
             done += part.count
             body += block
         return (For(number, "parallel", body, self.plan.grain),) if parallel else body
+
+    def paneled(self, axis: Axis, rewriter: Rewriter, rows: tuple[Axis, ...]) -> Block:
+        """The tiles along all lanes, their results left in memory; then the last stages, in long runs along the lanes.
+
+        Streams of an epilogue (an optimiser's state) are fetched ahead by the processor in long runs only.
+        """
+        *first, last = self.groups
+        names = {name for stage in last for expr in expressions(stage) for name in variables(expr)} & self.carried
+        whole = Tile(self.ordered(rows, rewriter), Axis(f"{axis.name}_lane", axis.extent), self.plan.width)
+        types = {fold.var.name: fold.var.dtype for stages in first for stage in stages for fold in stage.folds}
+        types |= {let.var.name: let.var.dtype for stages in first for stage in stages for let in stage.lets}
+        panel = {name: Buffer(f"{name}_panel", types[name], whole.size, "scratch") for name in sorted(names)}
+        tiles = replace(self, groups=tuple(first), panel=panel).blocks((axis,), rewriter, rows, None)
+        at = Offset(whole.offset())
+        inside = replace(
+            rewriter.with_axes({axis.name: Affine() + whole.axes[-1]}),
+            variables={**rewriter.variables, **{name: Load(buffer, at) for name, buffer in panel.items()}},
+        )
+        after = loops(whole.rows, (For(whole.axes[-1], "vector", _written(last, inside), whole.width),), "serial")
+        return (*(Alloc(buffer) for buffer in panel.values()), *tiles, *after)
 
     def pack(self, packed: Access, rewriter: Rewriter, lanes: Axis | None) -> tuple[Block, dict[Load, Load]]:
         """Copy an operand, for a block of lanes, to where its elements for neighbouring lanes are neighbours."""
@@ -135,7 +162,7 @@ class _Emitter:
             body += (Alloc(own),)
             buffers[local.name] = (own, tile.size, tile.offset())
         rewriter = replace(rewriter, buffers=buffers)
-        for stages in _groups(self.nest):
+        for stages in self.groups:
             if stages[0].axes:
                 number = self.nest.stages.index(stages[0])
                 own_lanes = self.plan.stage_lanes[number]
@@ -144,6 +171,13 @@ class _Emitter:
                 done, found = self.points(stages, rewriter, tile)
             body += done
             rewriter = replace(rewriter, variables={**rewriter.variables, **found})
+        for name, buffer in self.panel.items():
+            assert self.plan.lanes is not None
+            assert lanes is not None
+            extent = self.plan.lanes.extent
+            across = Tile(tile.rows, Axis(lanes.name, extent), tile.width).offset() - Axis(lanes.name, extent)
+            kept = Store(buffer, Offset(across + rewriter.axes[self.plan.lanes.name]), rewriter.variables[name])
+            body += tile.over((kept,))
         return body
 
     def points(self, stages: tuple[Stage, ...], rewriter: Rewriter, tile: Tile) -> tuple[Block, dict[str, Expr]]:
@@ -189,17 +223,22 @@ class _Emitter:
                 body += (Alloc(memory), *tile.over((Store(memory, Offset(tile.offset()), held),)))
                 spilled[name] = Load(memory, Offset(tile.offset()))
         inside = replace(rewriter, variables={**rewriter.variables, **spilled})
-        each: Block = ()
-        for stage in stages:
-            each += tuple(inside.let(let) for let in stage.lets)
-            each += tuple(inside.check(check) for check in stage.checks)
-            each += tuple(store for s in stage.stores if (store := inside.store(s)) is not None)
-        return body + tile.over(each, "serial")
+        return body + tile.over(_written(stages, inside), "serial")
 
     def ordered(self, rows: tuple[Axis, ...], rewriter: Rewriter) -> tuple[Axis, ...]:
         """Row axes with the one last that steps through the results in the smallest strides."""
         stores = [rewriter.affine(s.offset.affine) for stage in self.nest.stages for s in stage.stores]
         return tuple(sorted(rows, key=lambda axis: -sum(abs(at.coefficient(axis)) for at in stores)))
+
+
+def _written(stages: tuple[Stage, ...], rewriter: Rewriter) -> Block:
+    """The statements of stages without axes, at one point."""
+    body: Block = ()
+    for stage in stages:
+        body += tuple(rewriter.let(let) for let in stage.lets)
+        body += tuple(rewriter.check(check) for check in stage.checks)
+        body += tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None)
+    return body
 
 
 def _between(axis: Axis, low: int, high: int, body: Block) -> Block:
