@@ -11,6 +11,7 @@ from graphc.ir.verify import verify
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
 from graphc.passes.simplify import simplify
+from graphc.passes.split import split_reductions
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,11 @@ OPTIMISE: tuple[Stage, ...] = (
     Stage("differentiate", differentiate, "marks become formulas"),
     Stage("simplify derivative", simplify, "derivatives are full of 1 * g and of constants"),
 )
+SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
 FUSE = Stage("fuse", fuse, "last: from here on nodes are kernels")
 
 
-def run(graph: Graph, stages: tuple[Stage, ...] = (*OPTIMISE, FUSE), check: bool = True) -> list[Step]:
+def run(graph: Graph, stages: tuple[Stage, ...] = (*OPTIMISE, SPLIT, FUSE), check: bool = True) -> list[Step]:
     """Every step with its graph; the last one's is the result. check: verify after each."""
     steps = [Step("trace", verify(graph, "trace") if check else graph, 0.0)]
     for stage in stages:

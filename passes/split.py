@@ -1,0 +1,72 @@
+"""Reductions of much to little, in two steps: sum(x) of a million elements is the sum of 64 sums.
+
+A kernel runs its outer points in parallel and folds for each of them; a loss has one point, so one thread would read
+everything. The first step folds parts of the array, the second folds the parts. Float sums are rounded in another
+order by that, with a smaller bound on the error.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from graphc.dispatch import apply
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.rewrite import Rule, rewrite
+from graphc.ops.movement import reshape
+from graphc.ops.reduction import MAX, MIN, SUM
+from graphc.primitive import Primitive
+
+from .access import Accesses
+from .groups import FEW_POINTS
+
+MUCH = 1 << 15  # elements from which on one thread is too few
+PARTS = 4  # times few_points: how many results the first step has at least, so that threads end together
+LEAST_PART = 256  # elements that one of them folds
+
+_FOLDS: dict[str, Primitive] = {"sum": SUM, "max": MAX, "min": MIN}
+
+
+def split_reductions(graph: Graph, few_points: int = FEW_POINTS) -> Graph:
+    """The graph with every large reduction to fewer than few_points results done in two steps."""
+    rule = Rule(
+        "split reduction",
+        partial(_split, access=Accesses(), few_points=few_points),
+        "parts of a large reduction run in parallel; a float sum is rounded in another order",
+        exact=False,
+    )
+    return rewrite(graph, (rule,))
+
+
+def _split(node: Node, access: Accesses, few_points: int) -> Node | None:
+    if node.op.body is None or node.type.size >= few_points or sum(x.type.size for x in node.inputs) < MUCH:
+        return None
+    own = access(node)
+    if own.regular is None or own.compute.reducer not in _FOLDS:
+        return None
+    (operand,) = node.inputs
+    shape, kept = own.regular
+    found = _cut([(d, n) for d, n in enumerate(shape) if d not in kept], node.type.size, few_points)
+    if found is None:
+        return None
+    axis, parts = found
+    fold = _FOLDS[own.compute.reducer]
+    x = reshape(operand, (*shape[:axis], parts, shape[axis] // parts, *shape[axis + 1 :]))
+    inner = tuple(d + (d > axis) for d in range(len(shape)) if d not in kept and d != axis)
+    some = apply(fold, x, axes=tuple(sorted((*inner, axis + 1))), keepdims=False)
+    at = sum(d < axis for d in kept)
+    result: Node = reshape(apply(fold, some, axes=(at,), keepdims=False), node.shape)
+    return result
+
+
+def _cut(reduced: list[tuple[int, int]], results: int, few_points: int) -> tuple[int, int] | None:
+    """(dimension, number of parts): the fewest parts that make enough results, of the outermost dimension that can."""
+    size = math.prod(n for _, n in reduced)
+    for axis, extent in reduced:
+        for parts in range(-(-PARTS * few_points // results), extent + 1):
+            if size // parts < LEAST_PART:
+                break
+            if extent % parts == 0:
+                return axis, parts
+    return None
