@@ -6,15 +6,20 @@ from collections.abc import Mapping
 
 from graphc.ir.graph import Graph
 from graphc.passes import pipeline
+from graphc.runtime.plan import plan
 from graphc.runtime.program import Program
 from graphc.runtime.timing import Times, timed
 
-from .call import CudaCall, cuda_program, default_device
+from .call import CudaCall, default_device
+from .schedule import schedule
+
+# Results of a plain product from which on cuBLAS computes it; below, a launch costs more than it saves.
+BLAS_RESULT = 1 << 14
 
 
 def program(graph: Graph, state: Mapping[int, int]) -> Program:
     """What a call of a fused graph runs. state: output number -> number of the input that it overwrites."""
-    return cuda_program(graph, state)
+    return plan(graph, state, schedule=schedule, blas_result=BLAS_RESULT)
 
 
 def build(graph: Graph, state: Mapping[int, int], seconds: Times) -> CudaCall:

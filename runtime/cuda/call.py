@@ -16,28 +16,17 @@ from numpy.lib.array_utils import byte_bounds
 
 from graphc.errors import AliasError, ArgumentError, DTypeError, ShapeError
 from graphc.ir.graph import Graph
-from graphc.runtime.plan import plan
 from graphc.runtime.program import Program
 from graphc.types import TensorType
 
 from .device import CupyDevice, Device, View
 from .launch import CudaExecutable
-from .schedule import schedule
-
-# Results of a product from which on cuBLAS computes it: below, a launch of it costs more than a kernel that is fused
-# with what surrounds it.
-BLAS_RESULT = 1 << 14
 
 
 @cache
 def default_device() -> Device:
     """The first GPU, opened once. Raises DeviceError where there is none."""
     return CupyDevice()
-
-
-def cuda_program(graph: Graph, state: Mapping[int, int]) -> Program:
-    """What a call of a fused graph runs. state: output number -> number of the input that it overwrites."""
-    return plan(graph, state, schedule=schedule, blas_result=BLAS_RESULT)
 
 
 class CudaCall:

@@ -18,8 +18,8 @@ def naive(nest: Nest) -> Kernel:
 
 
 def collapsed(nest: Nest) -> Kernel:
-    """As naive(), with every outer loop parallel: what the interpreter runs side by side, and a GPU by a thread for each
-    outer point. For a CPU one parallel loop may stand outermost.
+    """As naive(), with every outer loop parallel: what the interpreter runs side by side, and a GPU with a thread for
+    each outer point. On a CPU one parallel loop may stand outermost.
     """
     return _kernel(nest, len(nest.outer))
 

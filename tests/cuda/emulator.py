@@ -79,9 +79,11 @@ class Function:
 
 @dataclass
 class EmulatedDevice:
-    """Like a GPU, but slow and strict. backwards: run blocks and threads from the last to the first."""
+    """Like a GPU, but slow and strict. backwards: run blocks and threads from the last to the first. portable: switch
+    between threads as on processors other than x86-64, more slowly."""
 
     backwards: bool = False
+    portable: bool = False
     name: str = "host emulator"
     launches: list[str] = field(default_factory=list)
 
@@ -118,7 +120,7 @@ class EmulatedDevice:
         written[:] = 1
 
     def load(self, text: str, functions: Sequence[str]) -> Mapping[str, Function]:
-        library = _library(text, tuple(functions))
+        library = _library(text, tuple(functions), ("-DGCEMU_PORTABLE",) if self.portable else ())
         signatures = {match[1]: _params(match[2]) for match in _SIGNATURE.finditer(text)}
         return {name: Function(name, library[f"gcemu_run_{name}"], signatures[name]) for name in functions}
 
@@ -199,17 +201,17 @@ def _no_overlap(function: Function, arguments: Sequence[View]) -> None:
 
 
 @cache
-def _library(text: str, functions: tuple[str, ...]) -> ctypes.CDLL:
+def _library(text: str, functions: tuple[str, ...], flags: tuple[str, ...]) -> ctypes.CDLL:
     """The kernels as a shared library, built by g++ once for each text."""
     exports = "".join(f"GC_EXPORT({name})\n" for name in functions)
     source = f'#include "gcemu.hpp"\n{text}\n{exports}'
-    key = hashlib.sha256("\0".join((source, HEADER.read_text(), *FLAGS)).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\0".join((source, HEADER.read_text(), *FLAGS, *flags)).encode()).hexdigest()[:32]
     built = _folder() / f"{key}.so"
     if not built.exists():
         with tempfile.TemporaryDirectory(dir=_folder()) as folder:
             path, target = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
             path.write_text(source)
-            command = ["g++", *FLAGS, f"-I{HEADER.parent}", "-o", str(target), str(path)]
+            command = ["g++", *FLAGS, *flags, f"-I{HEADER.parent}", "-o", str(target), str(path)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise CompileError(f"g++ refused the generated code:\n{done.stderr[:4000]}")

@@ -23,7 +23,9 @@
 #include <utility>
 #include <vector>
 #include <sys/mman.h>
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GCEMU_PORTABLE)
+#define GCEMU_SWITCH 1  // fibers by a dozen instructions; elsewhere by ucontext, whose switch is a system call
+#else
 #include <ucontext.h>
 #endif
 #define GC_EMULATOR 1
@@ -46,7 +48,7 @@ enum State : uint8_t { FRESH, WAITING, DONE };
 constexpr int MAX_THREADS = 1024, SLOT = 8, STACK = 256 * 1024;
 
 struct Fiber {
-#if defined(__x86_64__)
+#if GCEMU_SWITCH
   void* stack_pointer = nullptr;
 #else
   ucontext_t context;
@@ -95,7 +97,7 @@ static Dim thread_index, block_index, block_dim, grid_dim;
 
 // ---------------------------------------------------------------- fibers
 static void fiber_main();
-#if defined(__x86_64__)
+#if GCEMU_SWITCH
 extern "C" void gcemu_switch(void** save, void* load);
 asm(R"(
 .text

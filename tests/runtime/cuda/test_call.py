@@ -16,8 +16,8 @@ from graphc.ir.node import fresh_input
 from graphc.nn import functional as F
 from graphc.ops import elementwise, reduction
 from graphc.passes import pipeline
-from graphc.runtime import backend
-from graphc.runtime.cuda.call import CudaCall, cuda_program
+from graphc.runtime.cuda import build
+from graphc.runtime.cuda.call import CudaCall, default_device
 from graphc.runtime.cuda.device import CupyDevice
 from graphc.runtime.cuda.launch import print_program
 from graphc.runtime.cuda.toolchain import compile_cuda
@@ -33,7 +33,7 @@ Step = Callable[[gc.Tensor, gc.Tensor], gc.Tensor]
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """device="cuda" means the emulator."""
     found = device_named(request.param)
-    monkeypatch.setattr(backend, "default_device", lambda: found)
+    monkeypatch.setattr(build, "default_device", lambda: found)
     return found
 
 
@@ -135,7 +135,7 @@ def traced(function: Callable[..., Any], *arguments: Any) -> tuple[Graph, dict[i
 def test_lenet_compiled_for_hopper(batch: int) -> None:
     _, step = lenet()
     graph, state = traced(step, *images(batch))
-    compiled = compile_cuda(print_program(cuda_program(graph, state)).text)
+    compiled = compile_cuda(print_program(build.program(graph, state)).text)
     assert len(compiled.resources) >= 10
     assert_lean(compiled)
 
@@ -184,7 +184,7 @@ def test_transformer_training_step(device: EmulatedDevice) -> None:
 def test_transformer_compiled_for_hopper() -> None:
     _, step = transformer()
     graph, state = traced(step, *sentences())
-    assert_lean(compile_cuda(print_program(cuda_program(graph, state)).text))
+    assert_lean(compile_cuda(print_program(build.program(graph, state)).text))
 
 
 # ---------------------------------------------------------------- arrays in, arrays out
@@ -199,7 +199,7 @@ def counter() -> tuple[Graph, dict[int, int]]:
 
 def made(device: Any) -> CudaCall:
     graph, state = counter()
-    return CudaCall(graph, cuda_program(graph, state), state, device)
+    return CudaCall(graph, build.program(graph, state), state, device)
 
 
 def test_host_arrays(device: EmulatedDevice) -> None:
@@ -248,7 +248,7 @@ def two_counters() -> tuple[Graph, dict[int, int]]:
 
 def test_shared_memory(device: EmulatedDevice) -> None:
     graph, state = two_counters()
-    call = CudaCall(graph, cuda_program(graph, state), state, device)
+    call = CudaCall(graph, build.program(graph, state), state, device)
     memory = np.zeros(5, np.float32)
     for second in (memory[:3], memory[2:]):
         with pytest.raises(AliasError, match="arguments 0 and 1 .* share memory"):
@@ -272,6 +272,6 @@ def test_without_a_gpu_it_says_so() -> None:
         pass
     else:
         pytest.skip("there is a GPU")
-    backend.default_device.cache_clear()
+    default_device.cache_clear()
     with pytest.raises(DeviceError, match=r"needs cupy .*pip install|there is no GPU that CUDA can use"):
         gc.compile(lambda x: x + 1, device="cuda")(gc.tensor([1.0]))

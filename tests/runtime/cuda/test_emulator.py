@@ -111,9 +111,9 @@ extern "C" __global__ void halves(GC_READ(float) x, GC_ALIASED(float) a, GC_ALIA
 NAMES = [line.split("void ")[1].split("(")[0] for line in KERNELS.splitlines() if "__global__" in line]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["forwards", "backwards"])
+@pytest.fixture(scope="module", params=["forwards", "backwards", "portable"])
 def machine(request: pytest.FixtureRequest) -> tuple[EmulatedDevice, Any]:
-    device = EmulatedDevice(backwards=request.param)
+    device = EmulatedDevice(backwards=request.param == "backwards", portable=request.param == "portable")
     return device, device.load(PRELUDE + KERNELS, NAMES)
 
 
