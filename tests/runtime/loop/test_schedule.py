@@ -79,7 +79,7 @@ def product(m: int, n: int, k: int, ta: bool, tb: bool, batch: Shape = (), dtype
     return lower(Graph([a, b], [make(linalg.MATMUL, (left, right), {})]), (*batch, m, n), tuple(range(last + 2)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(
     EXTENTS, EXTENTS, EXTENTS, st.booleans(), st.booleans(), st.sampled_from([(), (2,), (3, 2)]),
     st.sampled_from(TARGET_NAMES), st.sampled_from([float32, float64]),
@@ -102,6 +102,36 @@ def test_a_product_keeps_its_sums_in_registers(name: str, ta: bool, tb: bool) ->
             assert statement.buffer.size >= 4 * target.lanes(float32)
         else:
             assert statement.buffer.space == "scratch"
+
+
+def update(m: int, n: int, k: int, ta: bool) -> Nest:
+    """A product that is a gradient, and the optimiser's update of two arrays with it."""
+    a, b, moment, weight = inputs((k, m) if ta else (m, k), (k, n), (m, n), (m, n))
+    left = make(movement.PERMUTE_DIMS, (a,), {"axes": (1, 0)}) if ta else a
+    gradient = make(linalg.MATMUL, (left, b), {})
+    new = make(elementwise.ADD, (make(elementwise.MULTIPLY, (moment, moment), {}), gradient), {})
+    step = make(elementwise.SUBTRACT, (weight, make(elementwise.MULTIPLY, (new, weight), {})), {})
+    return lower(Graph([a, b, moment, weight], [gradient, new, step]), (m, n), (0, 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([3, 16, 29, 40]),
+    st.sampled_from([5, 16, 33, 70]),
+    EXTENTS,
+    st.booleans(),
+    st.sampled_from(TARGET_NAMES),
+)
+def test_epilogues_of_many_arrays(m: int, n: int, k: int, ta: bool, name: str) -> None:
+    check(update(m, n, k, ta), TARGETS[name], rtol=1e-3)
+
+
+def test_an_epilogue_of_many_arrays_runs_along_whole_rows() -> None:
+    kernel = check(update(40, 112, 24, True), TARGETS["x86-64-v4"])
+    assert any("panel" in s.buffer.name for s in statements(kernel.body) if isinstance(s, Store))
+    stores = [s for loop in loops(kernel, "vector") for s in loop.body if isinstance(s, Store)]
+    assert {s.buffer.name for s in stores if s.buffer.space == "global"} == {"o0", "o1", "o2"}
+    assert max(loop.axis.extent for loop in loops(kernel, "vector")) == 112
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
@@ -185,7 +215,7 @@ def test_pooling(n: int, c: int, size: int, window: int, stride: int, inner: boo
 # ------------------------------------------------------------------------------ elementwise and reductions
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(EXTENTS, min_size=0, max_size=3), st.permutations(range(3)), st.sampled_from(TARGET_NAMES),
     st.booleans(),
@@ -204,7 +234,7 @@ def test_elementwise(shape: list[int], axes: list[int], name: str, broadcast: bo
     check(lower(Graph([a, b], [y]), tuple(shape), tuple(range(len(shape)))), TARGETS[name])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(
     st.lists(EXTENTS, min_size=1, max_size=3), st.data(), st.sampled_from(TARGET_NAMES),
     st.sampled_from(["sum", "max", "argmax", "argmin"]), st.sampled_from([float32, float64, int64]),
