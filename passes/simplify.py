@@ -17,7 +17,7 @@ from graphc.primitive import Fact
 _FOLD_LIMIT = 4096  # elements: larger constants would only make the program larger
 
 
-def _is(node: Node, number: float) -> bool:
+def is_number(node: Node, number: float) -> bool:
     """Whether node is a constant all of whose elements are this number (0.0 and -0.0 are told apart)."""
     value = constant_value(node)
     if value is None or value.size == 0:
@@ -26,7 +26,7 @@ def _is(node: Node, number: float) -> bool:
     return bool(first == number and np.signbit(first) == np.signbit(number) and (value == first).all())
 
 
-def _same_type(result: Node, node: Node) -> Node | None:
+def as_type_of(result: Node, node: Node) -> Node | None:
     """result as a replacement of node: stretched if an operand was broadcast, refused if the dtype differs."""
     if result.type.dtype is not node.type.dtype:
         return None
@@ -34,11 +34,11 @@ def _same_type(result: Node, node: Node) -> Node | None:
 
 
 def fold_constants(node: Node) -> Node | None:
+    if any(n.op is not CONSTANT for n in node.inputs):
+        return None
     if not node.inputs or node.op.facts & Fact.SYMBOLIC or node.op.facts & Fact.CONTRACTION:
         return None
     if node.op is mv.BROADCAST_TO or isinstance(node.type, tuple) or node.type.size > _FOLD_LIMIT:
-        return None
-    if any(n.op is not CONSTANT for n in node.inputs):
         return None
     with np.errstate(all="ignore"):
         return constant(node.op.eval(np, *[n.attrs["value"].array for n in node.inputs], **node.attrs), node.type.dtype)
@@ -48,23 +48,31 @@ def neutral_operand(node: Node) -> Node | None:
     if len(node.inputs) != 2:
         return None
     x, y = node.inputs
-    if node.op is ew.MULTIPLY or node.op is ew.STRONG_MULTIPLY:
-        if _is(y, 1):
-            return _same_type(x, node)
-        return _same_type(y, node) if _is(x, 1) else None
-    if node.op is ew.DIVIDE and _is(y, 1):
-        return _same_type(x, node)
-    if node.op is ew.SUBTRACT and _is(y, 0):  # x - 0 is x, also for -0; x + 0 is not
-        return _same_type(x, node)
+    if node.op is ew.MULTIPLY:
+        if is_number(y, 1):
+            return as_type_of(x, node)
+        return as_type_of(y, node) if is_number(x, 1) else None
+    if node.op is ew.DIVIDE and is_number(y, 1):
+        return as_type_of(x, node)
+    if node.op is ew.SUBTRACT and is_number(y, 0):  # x - 0 is x, also for -0; x + 0 is not
+        return as_type_of(x, node)
     if node.op is ew.ADD and node.type.dtype.kind == "i":
-        if _is(y, 0):
-            return _same_type(x, node)
-        return _same_type(y, node) if _is(x, 0) else None
+        if is_number(y, 0):
+            return as_type_of(x, node)
+        return as_type_of(y, node) if is_number(x, 0) else None
     if node.op is ew.ADD:
-        if _is(y, -0.0):
-            return _same_type(x, node)
-        return _same_type(y, node) if _is(x, -0.0) else None
+        if is_number(y, -0.0):
+            return as_type_of(x, node)
+        return as_type_of(y, node) if is_number(x, -0.0) else None
     return None
+
+
+def strong_neutral(node: Node) -> Node | None:
+    """strong_multiply(g, 1) = g, but for the sign of a zero; strong_multiply(1, p) = p."""
+    g, p = node.inputs
+    if is_number(p, 1):
+        return as_type_of(g, node)
+    return as_type_of(p, node) if is_number(g, 1) else None
 
 
 def negation(node: Node) -> Node | None:
@@ -81,10 +89,10 @@ def negation(node: Node) -> Node | None:
         return ew.add(node.inputs[0], node.inputs[1].inputs[0])  # type: ignore[no-any-return]
     if node.op is ew.MULTIPLY:
         a, b = node.inputs
-        if _is(b, -1):
-            return _same_type(ew.negative(a), node)
-        if _is(a, -1):
-            return _same_type(ew.negative(b), node)
+        if is_number(b, -1):
+            return as_type_of(ew.negative(a), node)
+        if is_number(a, -1):
+            return as_type_of(ew.negative(b), node)
     return None
 
 
@@ -130,38 +138,53 @@ def constant_choice(node: Node) -> Node | None:
         return None
     condition, x, y = node.inputs
     if x is y:
-        return _same_type(x, node)
+        return as_type_of(x, node)
     value = constant_value(condition)
     if value is not None and value.size:
         if value.all():
-            return _same_type(x, node)
+            return as_type_of(x, node)
         if not value.any():
-            return _same_type(y, node)
+            return as_type_of(y, node)
     return None
 
 
 def broadcast_operand(node: Node) -> Node | None:
     """An elementwise operation stretches its operands itself: broadcast_to in front of it is left out."""
-    if not node.op.facts & Fact.ELEMENTWISE or len(node.inputs) < 2:
+    if len(node.inputs) < 2 or all(n.op is not mv.BROADCAST_TO for n in node.inputs):
         return None
     stripped: list[Any] = [n.inputs[0] if n.op is mv.BROADCAST_TO else n for n in node.inputs]
-    if stripped == list(node.inputs):
-        return None
     result = node.replace(tuple(stripped))
     return mv.broadcast_to(result, node.type.shape)  # type: ignore[no-any-return]
 
 
+_ARITHMETIC = (ew.ADD, ew.SUBTRACT, ew.MULTIPLY, ew.DIVIDE)
+_MOVEMENT = (mv.RESHAPE, mv.PERMUTE_DIMS, mv.BROADCAST_TO, mv.FLIP)
+_IDENTITIES = (ew.COPY, ew.ASTYPE, *_MOVEMENT, mv.UNBROADCAST, red.SUM, red.MAX, red.MIN)
+_STRETCHING = tuple(p for p in ew.PRIMITIVES if p.elementwise)
+
 RULES = (
     Rule("fold constants", fold_constants, "numbers known now are computed now"),
-    Rule("no-op", no_op, "the operand itself"),
-    Rule("neutral operand", neutral_operand, "x * 1, x / 1, x - 0 and x + -0 are x, bit for bit"),
-    Rule("negation", negation, "a sign is free; rounding is symmetric, so no bit changes"),
-    Rule("movement of movement", movement_of_movement, "one index map instead of two"),
-    Rule("constant choice", constant_choice, "the branch that is always taken"),
-    Rule("broadcast operand", broadcast_operand, "elementwise operations broadcast by themselves"),
+    Rule("no-op", no_op, "the operand itself", ops=_IDENTITIES),
+    Rule("neutral operand", neutral_operand, "x * 1, x / 1, x - 0 and x + -0 are x, bit for bit", ops=_ARITHMETIC),
+    Rule(
+        "neutral factor",
+        strong_neutral,
+        "a gradient times 1 is that gradient; a zero keeps its sign",
+        exact=False,
+        ops=(ew.STRONG_MULTIPLY,),
+    ),
+    Rule(
+        "negation",
+        negation,
+        "a sign is free; rounding is symmetric, so no bit changes",
+        ops=(ew.NEGATIVE, ew.ADD, ew.SUBTRACT, ew.MULTIPLY),
+    ),
+    Rule("movement of movement", movement_of_movement, "one index map instead of two", ops=_MOVEMENT),
+    Rule("constant choice", constant_choice, "the branch that is always taken", ops=(ew.WHERE,)),
+    Rule("broadcast operand", broadcast_operand, "elementwise operations broadcast by themselves", ops=_STRETCHING),
 )
 
 
 def simplify(graph: Graph) -> Graph:
-    """Exact rewrites only: results don't change by a bit."""
+    """Exact rewrites only, but for the sign of zeros in gradients: results don't change by a bit."""
     return rewrite(graph, RULES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,8 +34,21 @@ class Origin:
         return ", ".join(parts)
 
 
+class Rewriting:
+    """The origin of whatever a rule is building now: made into an Origin only when a node asks for it, since most
+    rules that are tried build nothing. The rewriter sets `node` and `rule` before it tries a rule."""
+
+    __slots__ = ("node", "rule")
+
+    node: Node
+    rule: str
+
+    def origin(self) -> Origin:
+        return Origin(self.node.origin.location, self.rule, self.node, self.node.origin.derivative_of)
+
+
 _NOWHERE = Origin()
-_current: Origin | None = None
+_current: Origin | Rewriting | None = None
 
 
 def user_location() -> str | None:
@@ -52,13 +65,13 @@ def user_location() -> str | None:
 def current() -> Origin:
     """The origin that a node built now gets: what `during` said, else the user's line."""
     if _current is not None:
-        return _current
+        return _current.origin() if type(_current) is Rewriting else _current  # type: ignore[return-value]
     location = user_location()
     return Origin(location) if location else _NOWHERE
 
 
 @contextmanager
-def during(origin: Origin) -> Iterator[None]:
+def during(origin: Origin | Rewriting) -> Iterator[None]:
     """Every node built inside gets this origin."""
     global _current
     before, _current = _current, origin
@@ -71,8 +84,3 @@ def during(origin: Origin) -> Iterator[None]:
 def derivative_of(node: Node) -> Origin:
     """The origin of what a derivative rule of `node` builds: its user's line, and the node itself."""
     return Origin(node.origin.location, "differentiate", node, node)
-
-
-def rewritten(node: Node, rule: str) -> Origin:
-    """The origin of a replacement for `node` made by `rule`."""
-    return replace(node.origin, rule=rule, source=node)

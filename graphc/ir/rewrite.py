@@ -6,48 +6,107 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from graphc.errors import VerifyError
 from graphc.ir import origin
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, topological
+from graphc.primitive import Primitive
 
 RewriteFunction: TypeAlias = Callable[[Node], Node | None]
+
+# Replacements that one node of the graph may lead to, on average, before rules are taken to undo each other.
+_MOST_STEPS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rewrite with its name and its reason. exact: results don't change by a bit; explain() lists the others."""
+    """A rewrite with its name and its reason.
+
+    apply: given a node, another of the same type, or None. ops: the primitives of the nodes that it may apply to;
+    None for any. exact: results don't change by a bit; the others are reported by explain().
+    """
 
     name: str
     apply: RewriteFunction
     reason: str
     exact: bool = True
+    ops: tuple[Primitive, ...] | None = None
+
+
+class _Rewriter:
+    """The state of one rewrite: `final` maps each node to what it becomes."""
+
+    def __init__(self, rules: Sequence[Rule], most: int) -> None:
+        self.rules = rules
+        self.left = most
+        self.by_op: dict[Primitive, tuple[Rule, ...]] = {}
+        self.final: dict[Node, Node] = {}
+        self.building = origin.Rewriting()
+
+    def settle(self, node: Node) -> Node:
+        """What `node` becomes. Iterative: what a rule builds is rewritten in its turn, however deep."""
+        final = self.final
+        replaced: dict[Node, Node] = {}
+        stack = [node]
+        while stack:
+            top = stack[-1]
+            if top in final:
+                stack.pop()
+                continue
+            result = replaced.get(top)
+            if result is None:
+                missing = [n for n in top.inputs if n not in final]
+                if missing:
+                    stack.extend(missing)
+                    continue
+                result = top.replace(tuple([final[n] for n in top.inputs])) if top.inputs else top
+                if result is top:
+                    result = self.replacement(top)
+                    if result is None:
+                        final[top] = top
+                        stack.pop()
+                        continue
+                replaced[top] = result
+            if result in final:
+                final[top] = final[result]
+                stack.pop()
+            else:
+                stack.append(result)
+        return final[node]
+
+    def replacement(self, node: Node) -> Node | None:
+        """What the first rule that applies makes of the node."""
+        rules = self.by_op.get(node.op)
+        if rules is None:
+            rules = self.by_op[node.op] = tuple(r for r in self.rules if r.ops is None or node.op in r.ops)
+        self.building.node = node
+        for rule in rules:
+            self.building.rule = rule.name
+            result = rule.apply(node)
+            if result is not None and result is not node:
+                self._check(rule, node, result)
+                return result
+        return None
+
+    def _check(self, rule: Rule, node: Node, result: Node) -> None:
+        if result.type != node.type:
+            raise VerifyError(f"rule {rule.name!r} made {result!r} of {node!r}: the types differ.")
+        self.left -= 1
+        if self.left < 0:
+            raise VerifyError(f"rule {rule.name!r} came to no end at {node!r}: do rules undo each other?")
 
 
 def rewrite(graph: Graph, rules: Sequence[Rule]) -> Graph:
-    """The graph with every rule applied, operands first, until none applies to a node. Iterative and linear.
+    """The graph with every rule applied, operands first, until none applies. Iterative and linear.
 
-    The same object if nothing changed.
+    The same object if nothing changed. Raises VerifyError for a rule that changes a type, or rules without an end.
     """
-    done: dict[Node, Node] = {}
-    for node in graph.nodes:
-        result = node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
-        done[node] = _settle(result, rules)
-    outputs = tuple(done[n] for n in graph.outputs)
+    rewriter = _Rewriter(rules, _MOST_STEPS * (len(graph.nodes) + 1))
+    with origin.during(rewriter.building):
+        for node in graph.nodes:
+            rewriter.settle(node)
+    outputs = tuple([rewriter.final[n] for n in graph.outputs])
     return graph if outputs == graph.outputs else Graph(graph.inputs, outputs)
-
-
-def _settle(node: Node, rules: Sequence[Rule]) -> Node:
-    """Apply rules to a node until none applies. The bound stops rules that undo each other."""
-    for _ in range(16):
-        for rule in rules:
-            with origin.during(origin.rewritten(node, rule.name)):
-                replacement = rule.apply(node)
-            if replacement is not None and replacement is not node:
-                node = replacement
-                break
-        else:
-            return node
-    return node
 
 
 def substitute(outputs: Sequence[Node], replacements: dict[Node, Node]) -> list[Node]:
