@@ -42,9 +42,16 @@ DIVIDE: Primitive = elementwise(
     "divide",
     "divide",
     "div",
-    (lambda y, a, b: divide(1, b), lambda y, a, b: negative(divide(y, b))),
+    (lambda y, a, b: _reciprocal(b), lambda y, a, b: negative(divide(y, b))),
     kinds="f",
 )
+
+
+def _reciprocal(b: Value) -> Value:
+    """1 / b; of a Python number, a Python number."""
+    return 1.0 / b if type(b) in SCALARS and b != 0 else divide(1, b)
+
+
 FLOOR_DIVIDE: Primitive = elementwise(
     "floor_divide", "floor_divide", lambda a, b: _floor_quotient(a, b), (None, None), kinds="fi"
 )
@@ -355,8 +362,12 @@ def _as_float(x: Value) -> Value:
 
 
 def _binary(primitive: Primitive, x: Value, y: Value, kinds: str = "fib") -> Value:
-    if type(x) is ndarray and x.dtype.kind == "f" and (type(y) is ndarray or type(y) in SCALARS):
-        return apply(primitive, x, y)  # the backward sweep's usual case: raw numbers, promoted by NumPy
+    # the backward sweep's usual case: raw numbers, promoted by NumPy
+    if type(x) is ndarray:
+        if x.dtype.kind == "f" and (type(y) is ndarray or type(y) in SCALARS):
+            return apply(primitive, x, y)
+    elif type(y) is ndarray and type(x) in SCALARS and y.dtype.kind == "f":
+        return apply(primitive, x, y)
     if type(x) in NUMBERS and type(y) in NUMBERS:
         # a scalar beside an array is weak, unless it raises the kind
         if type(x) in SCALARS or type(y) in SCALARS:
@@ -514,13 +525,16 @@ def cos(x: Value, /) -> Value:
 
 def sigmoid(x: Value, /) -> Value:
     """1 / (1 + exp(-x)), accurate and without overflow on both sides."""
-    e = exp(negative(abs(x)))
-    return divide(where(greater_equal(x, 0), 1, e), add(e, 1))
+    # -|x| is written as a choice: at 0 it is then differentiated as -x, where |x| would give 0.
+    positive = greater_equal(x, 0)
+    e = exp(where(positive, negative(x), x))
+    return divide(where(positive, 1, e), add(e, 1))
 
 
 def softplus(x: Value, /) -> Value:
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
-    return add(maximum(x, 0), log1p(exp(negative(abs(x)))))
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), with the right derivatives of any order at 0 too."""
+    positive = greater(x, 0)
+    return add(where(positive, x, 0), log1p(exp(where(positive, negative(x), x))))
 
 
 def maximum(x: Value, y: Value, /) -> Value:
