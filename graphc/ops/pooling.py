@@ -40,6 +40,8 @@ from graphc.types import DType, Scalar, Shape, TensorType, int64
 
 _Slices: TypeAlias = tuple[slice, ...]
 
+_WHOLE = 16  # windows of more elements are pooled axis by axis
+
 
 def _lowest(dtype: DType) -> Scalar:
     """What padding holds: less than or equal to every number of the dtype."""
@@ -341,7 +343,24 @@ def max_pool(
             (low, high + _overhang(n, k, s, low, high, d))
             for n, k, s, (low, high), d in zip(shape_of(x)[2:], windows, strides, pairs, dilations, strict=True)
         )
-    return apply(MAX_POOL, x, window=windows, stride=strides, padding=pairs, dilation=dilations)
+    if prod(windows) <= _WHOLE or count == 1:
+        return apply(MAX_POOL, x, window=windows, stride=strides, padding=pairs, dilation=dilations)
+    _infer(type_of(x), window=windows, stride=strides, padding=pairs, dilation=dilations)  # the error for the whole
+    for axis in reversed(range(count)):
+        x = _along_one(x, axis, windows[axis], strides[axis], pairs[axis], dilations[axis])
+    return x
+
+
+def _along_one(x: Value, axis: int, window: int, stride: int, padding: tuple[int, int], dilation: int) -> Value:
+    """Max pooling along one spatial axis. A large window is pooled axis by axis, the last one first: the sum of its
+    extents in comparisons, not their product, and the same first maximum (its row is the first that holds it)."""
+    count = len(shape_of(x)) - 2
+
+    def there(value: Any, elsewhere: Any) -> Any:
+        return tuple(value if a == axis else elsewhere for a in range(count))
+
+    attrs = {"window": there(window, 1), "stride": there(stride, 1), "dilation": there(dilation, 1)}
+    return apply(MAX_POOL, x, **attrs, padding=there(padding, (0, 0)))
 
 
 def _overhang(n: int, k: int, s: int, low: int, high: int, d: int) -> int:

@@ -95,6 +95,22 @@ def test_padding_never_wins_against_minus_infinity() -> None:
     np.testing.assert_array_equal(x.grad.numpy(), [[[1, 2, 0, 3]]])
 
 
+def test_large_windows_are_pooled_axis_by_axis_with_the_same_ties() -> None:
+    torch = pytorch()
+    rng = np.random.default_rng(0)
+    for window, stride, padding in (((7, 7), (3, 2), (3, 3)), ((5, 4), (1, 4), (0, 2)), ((3, 9), (3, 9), (1, 0))):
+        x = leaf(rng.integers(0, 6, (2, 2, 15, 18)).astype(np.float64))
+        y = max_pool(x, window, stride, padding)
+        g = rng.normal(size=y.shape)
+        y.backward(as_tensor(g))
+        tx = torch.tensor(x.detach().numpy(), requires_grad=True)
+        ty = torch.nn.functional.max_pool2d(tx, window, stride, padding)
+        ty.backward(torch.tensor(g))
+        np.testing.assert_array_equal(y.detach().numpy(), ty.detach().numpy())
+        assert x.grad is not None
+        np.testing.assert_allclose(x.grad.numpy(), tx.grad.numpy(), rtol=1e-13, atol=1e-13)
+
+
 def test_integers_pool() -> None:
     y = max_pool(as_tensor(np.array([[[3, -7, -9, -8]]])), 2, padding=((1, 1),), stride=3)
     np.testing.assert_array_equal(y.numpy(), [[[3, -8]]])
