@@ -119,6 +119,7 @@ from graphc.ops.movement import (
 )
 from graphc.ops.pooling import avg_pool, max_pool
 from graphc.ops.reduction import all, any, argmax, argmin, logsumexp, max, mean, min, std, sum, var
+from graphc.ops.sorting import argsort, sort
 from graphc.tape import enable_grad, no_grad, set_anomaly
 from graphc.tensor import Tensor
 from graphc.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
@@ -158,6 +159,7 @@ __all__ = [
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "asarray",
     "astype",
     "avg_pool",
@@ -249,6 +251,7 @@ __all__ = [
     "sign",
     "sin",
     "softplus",
+    "sort",
     "split",
     "sqrt",
     "square",

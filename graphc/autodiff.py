@@ -45,9 +45,9 @@ class Carrier(Protocol[V]):
     def values(self, vertex: V) -> tuple[Value, Sequence[Value]]:
         """(y, xs): the result and the operands, as values that rules can compute with."""
 
-    def deriving(self, vertex: V) -> AbstractContextManager[object]:
-        """Entered while the vertex's rule runs (provenance, anomaly mode)."""
-        return nullcontext()
+    def deriving(self, vertex: V) -> AbstractContextManager[object] | None:
+        """Entered while the vertex's rule runs (provenance); None for nothing."""
+        return None
 
     def arrived(self, vertex: V, cotangent: Value) -> Value:
         """Called once a vertex's cotangent is complete; hooks may replace it."""
@@ -63,12 +63,15 @@ def cotangent_of_operand(
         if rule is None:
             return None
         partial = rule(y, *xs)
-        if type(partial) in SCALARS and partial in (0, 1, -1):
+        if type(partial) is int and -1 <= partial <= 1:  # written so in the record
             if partial == 0:
                 return None
             result = g if partial == 1 else negative(g)
         else:
             result = strong_multiply(g, partial) if strong else multiply(g, partial)
+        x = xs[number]
+        if type(result) is type(x) and result.shape == x.shape:
+            return result
     else:
         rule = op.vjp(number) if callable(op.vjp) else op.vjp[number] if op.vjp is not None else None
         if rule is None:
@@ -102,24 +105,40 @@ def pull(
         g = carrier.arrived(vertex, g)
         if vertex in wanted:
             found[vertex] = g
-        op = vertex.op
-        if op is None:
+        if vertex.op is None:
             continue
-        y, xs = carrier.values(vertex)
-        masked = vertex in strong
-        passes_zeros = masked or op.selects
-        with carrier.deriving(vertex):
-            for number, source in enumerate(carrier.sources(vertex)):
-                if source is None or (active is not None and source not in active):
-                    continue
-                c = cotangent_of_operand(op, number, g, y, xs, vertex.attrs, masked)
-                if c is None:
-                    continue
-                before = cotangents.get(source)
-                cotangents[source] = c if before is None else add(before, c)
-                if passes_zeros:
-                    strong.add(source)
+        context = carrier.deriving(vertex)
+        if context is None:
+            _hand_down(vertex, g, cotangents, carrier, active, strong)
+        else:
+            with context:
+                _hand_down(vertex, g, cotangents, carrier, active, strong)
     return found
+
+
+def _hand_down(
+    vertex: V,
+    g: Value,
+    cotangents: dict[V, Value],
+    carrier: Carrier[V],
+    active: Collection[V] | None,
+    strong: set[V],
+) -> None:
+    """Add what one vertex's cotangent means to those of its operands."""
+    op = vertex.op
+    assert op is not None
+    y, xs = carrier.values(vertex)
+    masked = vertex in strong
+    for number, source in enumerate(carrier.sources(vertex)):
+        if source is None or (active is not None and source not in active):
+            continue
+        c = cotangent_of_operand(op, number, g, y, xs, vertex.attrs, masked)
+        if c is None:
+            continue
+        before = cotangents.get(source)
+        cotangents[source] = c if before is None else add(before, c)
+        if masked or op.selects:
+            strong.add(source)
 
 
 def tangent_of_result(
@@ -158,7 +177,7 @@ def push(order: Sequence[V], tangents: dict[V, Value], carrier: Carrier[V]) -> d
         if all(t is None for t in incoming):
             continue
         y, xs = carrier.values(vertex)
-        with carrier.deriving(vertex):
+        with carrier.deriving(vertex) or nullcontext():
             t = tangent_of_result(op, incoming, y, xs, vertex.attrs)
         if t is not None:
             tangents[vertex] = t

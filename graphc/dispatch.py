@@ -57,7 +57,8 @@ def apply(primitive: Primitive, *operands: Any, **attrs: Any) -> Value:
         for x in operands:
             kind = type(x)
             if kind is ndarray:
-                return primitive.eval(np, *operands, **attrs)
+                ufunc = primitive.ufunc
+                return ufunc(*operands) if ufunc is not None else primitive.eval(np, *operands, **attrs)
             if kind is Node or hasattr(x, "requires_grad"):
                 break
         else:

@@ -12,6 +12,7 @@ Reading a clock, NumPy's or Python's random numbers inside a traced function is 
 from __future__ import annotations
 
 import builtins
+import gc
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -83,17 +84,23 @@ class Watcher:
         self._attributes: set[str] = set()
         self._tensors: set[int] = set()
         self._previous: Any = None
+        self._collecting = False
         self._collected = False
 
     # ------------------------------------------------------------------------------- while tracing
 
     def __enter__(self) -> Watcher:
+        # a collection in the middle would run others' callbacks and finalizers as if the function had called them
+        self._collecting = gc.isenabled()
+        gc.disable()
         self._previous = sys.getprofile()
         sys.setprofile(self._event)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._previous)
+        if self._collecting:
+            gc.enable()
 
     def _event(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":

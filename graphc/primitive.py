@@ -67,11 +67,14 @@ class Primitive:
     elementwise: bool = field(init=False, default=False)
     selects: bool = field(init=False, default=False)
     view: bool = field(init=False, default=False)
+    # NumPy's own function, where `eval` is nothing else: called directly on NumPy arrays
+    ufunc: Callable[..., Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elementwise", Fact.ELEMENTWISE in self.facts)
         object.__setattr__(self, "selects", Fact.SELECTS in self.facts)
         object.__setattr__(self, "view", Fact.VIEW in self.facts)
+        object.__setattr__(self, "ufunc", getattr(self.eval, "ufunc", None))
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"

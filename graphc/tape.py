@@ -17,12 +17,13 @@ import contextvars
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from graphc import dispatch
 from graphc.autodiff import cotangent_of_operand, default_seed, pull, push
@@ -41,7 +42,7 @@ from graphc.ops import elementwise as ew
 from graphc.ops.marks import LEAF, STOP_GRADIENT
 from graphc.ops.movement import broadcast_to
 from graphc.primitive import Primitive, Value
-from graphc.tensor import Hook, Interpreter, Operand, Tensor, activate, as_tensor, wrap
+from graphc.tensor import Hook, Interpreter, Operand, Tensor, as_tensor, install, wrap
 from graphc.types import TensorType, dtype_of
 
 _clock = 0  # stamps records and writes
@@ -193,54 +194,43 @@ class Tape(Interpreter):
 
     def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
         arrays = []
+        sources: list[Record | Leaf | None] = []
         taped = False
-        foreign = None  # an array of another library (cupy)
+        xp = np
         for x in operands:
             if isinstance(x, Tensor):
                 data = x._data
-                if data is None:
-                    raise TraceError(
-                        f"{primitive.name}: an operand belongs to a function that was being compiled "
-                        f"(made at {x._node.origin.location if x._node else '?'}); return it from there instead."
-                    )
-                if x._record is not None:
+                source = x._record
+                if source is not None:
                     taped = True
                     if x._view is not None:
                         _refresh(x)
-                if type(data) is not np.ndarray:
-                    foreign = data
+                        source = x._record
+                if type(data) is not ndarray:
+                    xp = _namespace(primitive, x)
                 arrays.append(data)
+                sources.append(source)
             elif type(x) in _SCALARS:
                 arrays.append(x)
+                sources.append(None)
             else:
                 return self.evaluate(primitive, tuple(_operand(y) for y in operands), attrs)
-        xp = np if foreign is None else dispatch.array_namespace((foreign,))
+        modes = _modes
         try:
-            try:
-                out = _modes.quiet.run(primitive.eval, xp, *arrays, **attrs)
-            except RuntimeError as error:
-                if "already entered" not in str(error):
-                    raise
-                out = primitive.eval(xp, *arrays, **attrs)  # an operation written in other operations
-        except GraphcError:
-            raise
+            ufunc = primitive.ufunc
+            if ufunc is not None and xp is np:
+                out = modes.quiet.run(ufunc, *arrays)
+            else:
+                out = modes.quiet.run(primitive.eval, xp, *arrays, **attrs)
         except Exception as error:
-            raise _explained(primitive, arrays, attrs, error) from None
-        if isinstance(out, np.generic):
+            out = _retried(primitive, xp, arrays, attrs, error)
+        if type(out) is not ndarray and isinstance(out, np.generic):
             out = np.asarray(out)
         result = Tensor.__new__(Tensor)
         result._data = out
-        result._node = result._grad = result._view = result._version = result._record = None
-        if taped and _modes.recording and out.dtype.kind == "f":
-            result._record = record = Record(
-                primitive,
-                operands,
-                tuple([x._record if isinstance(x, Tensor) else None for x in operands]),
-                attrs,
-                out,
-                _tick(),
-            )
-            if _modes.anomaly:
+        if taped and modes.recording and out.dtype.kind == "f":
+            result._record = record = Record(primitive, operands, tuple(sources), attrs, out, _tick())
+            if modes.anomaly:
                 record.location = user_location()
         if primitive.view:
             _note_view(result, operands[0], primitive, attrs)
@@ -423,6 +413,25 @@ class Tape(Interpreter):
             self.hook(tensor, keep)
 
 
+def _namespace(primitive: Primitive, x: Tensor) -> Any:
+    """The array library of a tensor that NumPy doesn't hold. Raises TraceError for one that has no numbers."""
+    if x._data is None:
+        raise TraceError(
+            f"{primitive.name}: an operand belongs to a function that was being compiled "
+            f"(made at {x._node.origin.location if x._node else '?'}); return it from there instead."
+        )
+    return dispatch.array_namespace((x._data,))
+
+
+def _retried(primitive: Primitive, xp: Any, arrays: list[Any], attrs: dict[str, Any], error: Exception) -> Any:
+    """What to do when an evaluation raised: raise the operation's own error, unless it was only called from another."""
+    if isinstance(error, RuntimeError) and "already entered" in str(error):
+        return primitive.eval(xp, *arrays, **attrs)  # inside of an operation that is written in operations
+    if isinstance(error, GraphcError):
+        raise error
+    raise _explained(primitive, arrays, attrs, error) from None
+
+
 def _operand(x: Any) -> Any:
     """A Tensor or a Python number from whatever was passed as an operand."""
     if isinstance(x, Tensor) or type(x) in _SCALARS:
@@ -526,8 +535,8 @@ class _Numbers:
             y = Overwritten(y, vertex.op, vertex.overwritten)  # type: ignore[arg-type]
         return y, xs
 
-    def deriving(self, vertex: Vertex) -> AbstractContextManager[object]:
-        return nullcontext()
+    def deriving(self, vertex: Vertex) -> None:
+        return None
 
     def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
         if self.anomaly:
@@ -615,8 +624,8 @@ def sweep(
     if create_graph:
         with enable_grad():
             return pull(order, cotangents, _Tensors(_modes.anomaly), targets, active)
-    with dispatch.numbers(), np.errstate(all="ignore"):
-        return pull(order, cotangents, _Numbers(_modes.anomaly), targets, active)
+    # NumPy's errors are silenced by the prepared context; hooks are the user's code, and run in it too
+    return _modes.quiet.copy().run(_pull_numbers, order, cotangents, targets, active)
 
 
 def _depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> bool:
@@ -625,6 +634,13 @@ def _depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> 
         return False
     own = {id(v._record) for v in variables}
     return any(type(v) is Leaf and id(v) not in own for v in reachable(roots))
+
+
+def _pull_numbers(
+    order: list[Vertex], cotangents: dict[Vertex, Any], targets: set[Vertex], active: set[Vertex] | None
+) -> dict[Vertex, Any]:
+    with dispatch.numbers():
+        return pull(order, cotangents, _Numbers(_modes.anomaly), targets, active)
 
 
 def release(roots: Sequence[Vertex]) -> None:
@@ -662,4 +678,4 @@ def _accumulate(leaf: Tensor, g: Any, create_graph: bool, given: set[int]) -> No
 
 
 tape = Tape()
-activate(tape)
+install(tape)

@@ -8,6 +8,7 @@ or, while it is traced, a node (`_node`).
 from __future__ import annotations
 
 import abc
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -89,8 +90,9 @@ class Interpreter(abc.ABC):
     def retain_grad(self, tensor: Tensor) -> None: ...
 
 
-class _State:
-    __slots__ = ("evaluate", "interpreter")
+class _State(threading.local):
+    """The interpreter in force, for each thread: one may trace while others compute."""
+
     interpreter: Interpreter
     evaluate: Callable[[Primitive, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -98,11 +100,10 @@ class _State:
 _state = _State()
 
 
-def activate(interpreter: Interpreter) -> None:
-    """Make `interpreter` give meaning to operations from here on."""
-    _state.interpreter = interpreter
-    _state.evaluate = interpreter.evaluate
-    dispatch.install(interpreter.evaluate)
+def install(interpreter: Interpreter) -> None:
+    """Make `interpreter` the one that every thread starts with. tape.py calls it once."""
+    _State.interpreter = interpreter
+    _State.evaluate = interpreter.evaluate
 
 
 def active() -> Interpreter:
@@ -110,15 +111,22 @@ def active() -> Interpreter:
     return _state.interpreter
 
 
+def _interpret(primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    return _state.evaluate(primitive, operands, attrs)
+
+
+dispatch.install(_interpret)
+
+
 @contextmanager
 def interpreting(interpreter: Interpreter) -> Iterator[None]:
-    """Use `interpreter` within the context, also if it ends with an error."""
+    """Use `interpreter` in this thread within the context, also if it ends with an error."""
     before = _state.interpreter
-    activate(interpreter)
+    _state.interpreter, _state.evaluate = interpreter, interpreter.evaluate
     try:
         yield
     finally:
-        activate(before)
+        _state.interpreter, _state.evaluate = before, before.evaluate
 
 
 def _operator(primitive: Primitive, function: Callable[[Value, Value], Value]) -> Callable[[Tensor, Operand], Tensor]:
@@ -166,23 +174,22 @@ class Tensor:
     autograd methods (`backward`, `grad`, `detach`, trailing-underscore in-place operations) follow PyTorch.
     """
 
-    __slots__ = ("__weakref__", "_data", "_grad", "_node", "_record", "_version", "_view")
     __array_priority__ = 1000  # ndarray + Tensor asks Tensor
     __array_ufunc__ = None
     weak = False  # whether it promotes as a Python number does (a traced float argument)
 
     _data: npt.NDArray[Any]
-    _node: Node | None  # while traced
-    _record: Record | Leaf | None  # what made it; None if it requires no gradient
-    _grad: Tensor | None
-    _view: ViewOf | None  # set if it shares memory with another tensor
-    _version: Version | None  # shared by a tensor and its views; None until one is written to
+    # defaults in the class: an operation's result sets what differs, and most of it never does
+    _node: Node | None = None  # while traced
+    _record: Record | Leaf | None = None  # what made it; None if it requires no gradient
+    _grad: Tensor | None = None
+    _view: ViewOf | None = None  # set if it shares memory with another tensor
+    _version: Version | None = None  # shared by a tensor and its views; None until one is written to
 
     def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = False) -> None:
         array = data._data if isinstance(data, Tensor) else np.asarray(data)
         dtype_of(array.dtype)
         self._data = array
-        self._node = self._record = self._grad = self._view = self._version = None
         _state.interpreter.created(self)
         if requires_grad:
             self.requires_grad_()
@@ -580,7 +587,6 @@ def wrap(array: npt.NDArray[Any]) -> Tensor:
     """A Tensor around an array, with nothing else set. The fast constructor."""
     tensor = Tensor.__new__(Tensor)
     tensor._data = array
-    tensor._node = tensor._record = tensor._grad = tensor._view = tensor._version = None
     return tensor
 
 

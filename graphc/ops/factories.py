@@ -34,6 +34,7 @@ def array_function(name: str) -> Callable[..., Any]:
             return numpy_function(*arrays)
         return getattr(xp, name)(*arrays)
 
+    evaluate.ufunc = numpy_function  # type: ignore[attr-defined]
     return evaluate
 
 

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from graphc.dispatch import apply, dtype_of_value, shape_of
 from graphc.errors import ShapeError
 from graphc.ops.elementwise import (
@@ -49,6 +51,8 @@ def _sum_jvp(tangents: Any, y: Value, x: Value, *, axes: tuple[int, ...], keepdi
 
 
 def _sum_eval(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    if type(x) is np.ndarray and x.dtype.kind == "f":
+        return np.add.reduce(x, axes, None, None, keepdims)  # what np.sum ends in
     dtype = None if x.dtype.kind == "f" else xp.int64
     return xp.sum(x, axis=axes, keepdims=keepdims, dtype=dtype)
 
@@ -115,7 +119,8 @@ PRIMITIVES = (SUM, MAX, MIN, ARGMAX, ARGMIN)
 
 
 def _reduce(primitive: Any, x: Value, axis: AxisLike, keepdims: bool) -> Value:
-    axes = normalize_axes(axis, len(shape_of(x)), primitive.name)
+    ndim = len(shape_of(x))
+    axes = tuple(range(ndim)) if axis is None else normalize_axes(axis, ndim, primitive.name)
     return apply(primitive, x, axes=axes, keepdims=bool(keepdims))
 
 
