@@ -29,7 +29,7 @@ class Lifetime:
 
 
 def place(values: Sequence[Lifetime]) -> tuple[list[int], int]:
-    """Byte offsets in the arena, one for each value, and the arena's size. Values that live at one time don't overlap."""
+    """Byte offsets in the arena, one for each value, and the arena's size. Values alive together don't overlap."""
     offsets = [0] * len(values)
     taken: set[int] = set()  # values whose memory went on to another
     ends: dict[int, list[int]] = {}

@@ -26,6 +26,7 @@ from .loop.ir import Buffer, Kernel, Load, Offset, Store
 from .loop.lower import Strides, lower
 from .loop.naive import naive
 from .loop.nest import Nest, Stage
+from .loop.verify import verify
 from .memory import Lifetime, place
 from .program import KernelCall, MatmulCall, Place, Program, Step
 
@@ -273,6 +274,7 @@ class _Planner:
         if kernel is None:
             name = f"k{len(self.kernels)}_{work.nest.name}"
             kernel = self.kernels[plain] = self.schedule(replace(work.nest, name=name))
+            verify(kernel)  # a hundred microseconds, always on: a backend prints what it is given
         return KernelCall(kernel, places)
 
 
