@@ -43,7 +43,7 @@ from .tile import Tile, single_contraction, tiled, tiles
 
 Extreme: TypeAlias = OneOf["max", "min"]
 
-WIDTHS = (32, 128, 512)
+WIDTHS = (32, 128, 512, 1024)
 MULTIPROCESSORS = 132  # of an H100
 RESIDENT = 2048  # threads of a multiprocessor
 SERIAL_SCATTER = 64  # up to so many additions in a row keep their order, so their last bits; beyond, atomics
