@@ -11,7 +11,7 @@ from graphc.ir.expr import Axis, affine
 from graphc.runtime.cpu.target import Target
 
 from .cost import Access, Facts
-from .memory import PAGE_HALF, traffic
+from .memory import PAGE_HALF, Traffic
 from .registers import Rows, register_tiles
 
 WORTH_FORKING = 30_000.0  # cycles of a whole kernel, about 8 us
@@ -192,9 +192,11 @@ def _order(
     tile = {axis: size.get(axis, 1) for axis in outer}
     first = [axis for axis in looping if packed is not None and packed.depends(axis)]
 
+    memory = Traffic(accesses, trips, tile)
+
     def cost(order: tuple[Axis, ...]) -> float:
         lost = cycles * _imbalance(trips[order[0]]) if order else 0.0
-        return traffic(accesses, order, trips, tile) + lost
+        return memory.cycles(order) + lost
 
     if len(looping) > PERMUTED and not panel:
         if cycles:  # the most iterations outermost

@@ -20,7 +20,7 @@ from graphc.types import Scalar
 
 from .choose import Plan
 from .cost import StageFacts
-from .memory import traffic
+from .memory import Traffic
 from .rewrite import FALSE, TRUE, Rewriter, affines, conjunction, conjuncts, parts
 from .tile import Tile, loops, scope
 
@@ -92,9 +92,11 @@ class _Stage:
             tile = {**self.sizes, **dict.fromkeys(axes, 1)}
             accesses = [access for access in self.facts.accesses if not access.store]
 
+            memory = Traffic(accesses, trips, tile)
+
             def cost(order: tuple[Axis, ...]) -> float:
                 tested = [prod(a.extent for a in order[: _last(order, names)]) for names in guards]
-                return traffic(accesses, order, trips, tile) + TEST * sum(tested)
+                return memory.cycles(order) + TEST * sum(tested)
 
             ordered = min(permutations(ordered), key=cost)
         return (*ordered, *(() if self.own is None else (self.own,)))

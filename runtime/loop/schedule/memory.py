@@ -16,30 +16,45 @@ PAGE_HALF = 2048  # bytes: lines so far apart are of one set in every first-leve
 MANY = 16  # lines that a set of a cache can hold
 
 
-def traffic(
-    accesses: Sequence[Access], order: Sequence[Axis], trips: Mapping[Axis, int], tile: Mapping[Axis, int]
-) -> float:
-    """Cycles spent bringing data into the caches when the loops in `order` run, outermost first.
+class Traffic:
+    """The movement of data between caches, for any order of some loops.
 
     trips: iterations of each loop. tile: how many points of an axis one iteration of its loop covers (an axis that
-    isn't named is covered whole). For each cache there is an outermost loop inside of which all data fits. The loop
-    around that one brings in anew what differs between its iterations; the loops further out bring in everything.
+    isn't named is covered whole).
     """
-    inside = [frozenset(order[j:]) for j in range(len(order) + 1)]
-    touched = [[footprint(a, axes, tile) for a in accesses] for axes in inside]
-    total = 0.0
-    for size, price in LEVELS:
-        j = next((j for j, found in enumerate(touched) if sum(room for _, room in found) <= size), len(order))
-        if j == 0:
-            total += sum(moved for moved, _ in touched[0]) * price
-            continue
-        axis = order[j - 1]
-        moved = sum(
-            once * (trips[axis] if access.depends(axis) else 1)
-            for access, (once, _) in zip(accesses, touched[j], strict=True)
-        )
-        total += prod(trips[outer] for outer in order[: j - 1]) * moved * price
-    return total
+
+    def __init__(self, accesses: Sequence[Access], trips: Mapping[Axis, int], tile: Mapping[Axis, int]) -> None:
+        self.accesses, self.trips, self.tile = accesses, trips, tile
+        self._touched: dict[frozenset[Axis], tuple[list[int], int]] = {}
+
+    def cycles(self, order: Sequence[Axis]) -> float:
+        """Cycles spent bringing data into the caches when the loops in `order` run, outermost first.
+
+        For each cache there is an outermost loop inside of which all data fits. The loop around that one brings in
+        anew what differs between its iterations; the loops further out bring in everything.
+        """
+        found = [self.touched(frozenset(order[j:])) for j in range(len(order) + 1)]
+        total = 0.0
+        for size, price in LEVELS:
+            j = next((j for j, (_, room) in enumerate(found) if room <= size), len(order))
+            if j == 0:
+                total += sum(found[0][0]) * price
+                continue
+            axis = order[j - 1]
+            moved = sum(
+                once * (self.trips[axis] if access.depends(axis) else 1)
+                for access, once in zip(self.accesses, found[j][0], strict=True)
+            )
+            total += prod(self.trips[outer] for outer in order[: j - 1]) * moved * price
+        return total
+
+    def touched(self, inside: frozenset[Axis]) -> tuple[list[int], int]:
+        """For each access the bytes touched while the loops of `inside` run, and the room that all take in a cache."""
+        known = self._touched.get(inside)
+        if known is None:
+            both = [footprint(access, inside, self.tile) for access in self.accesses]
+            known = self._touched[inside] = [once for once, _ in both], sum(room for _, room in both)
+        return known
 
 
 def footprint(access: Access, inside: frozenset[Axis], tile: Mapping[Axis, int]) -> tuple[int, int]:
