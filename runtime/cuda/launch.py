@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from graphc.errors import DeviceError, IndexingError
 from graphc.runtime.loop.ir import Kernel
-from graphc.runtime.loop.verify import verify
 from graphc.runtime.program import KernelCall, MatmulCall, Place, Program
 
 from .access import accesses
@@ -45,7 +44,6 @@ def print_program(program: Program) -> Source:
         if isinstance(step, KernelCall) and id(step.kernel) not in printed:
             name = step.kernel.name if step.kernel.name not in names else f"{step.kernel.name}_{len(printed)}"
             names.add(name)
-            verify(step.kernel)
             printed[id(step.kernel)] = print_kernel(step.kernel, name)
     text = "\n".join([PRELUDE, *(kernel.text for kernel in printed.values())])
     kernels = tuple(printed[id(s.kernel)] if isinstance(s, KernelCall) else None for s in program.steps)
