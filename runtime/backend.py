@@ -32,9 +32,9 @@ class Backend(abc.ABC):
     name: str
 
     @property
+    @abc.abstractmethod
     def compiler(self) -> ModuleType:
-        """The module that compiles for this device: cpu/build.py or cuda/build.py."""
-        return importlib.import_module(f"graphc.runtime.{self.name}.build")
+        """The module that compiles for this device, imported when first asked for."""
 
     def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
         """What a call of this (fused) graph runs. state: output number -> number of the input it overwrites."""
@@ -54,6 +54,10 @@ class CpuBackend(Backend):
 
     name = "cpu"
 
+    @property
+    def compiler(self) -> ModuleType:
+        return importlib.import_module("graphc.runtime.cpu.build")
+
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
         with timed(seconds, "build"):
             inputs, outputs = [n.type for n in graph.inputs], [n.type for n in graph.outputs]
@@ -65,6 +69,10 @@ class CudaBackend(Backend):
     """CUDA C++, compiled by NVRTC for the GPU that is there."""
 
     name = "cuda"
+
+    @property
+    def compiler(self) -> ModuleType:
+        return importlib.import_module("graphc.runtime.cuda.build")
 
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
         run: Run = self.compiler.build(graph, state, seconds)

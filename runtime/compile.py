@@ -45,11 +45,6 @@ R = TypeVar("R")
 Array = npt.NDArray[Any]
 
 
-def _late(module: str) -> ModuleType:
-    """A part of the compiler, imported when first needed (see backend.py)."""
-    return importlib.import_module(module)
-
-
 log = logging.getLogger("graphc.compile")
 
 
@@ -65,7 +60,7 @@ class Specialisation:
 
     def steps(self) -> list[Step]:
         """The graph after tracing and after each pass. Runs the passes again: the graphs aren't kept."""
-        ran: list[Step] = _late("graphc.passes.pipeline").run(self.trace.graph)
+        ran: list[Step] = importlib.import_module("graphc.passes.pipeline").run(self.trace.graph)
         return ran
 
     def failing(self) -> Guard | None:
@@ -209,7 +204,7 @@ class CompiledFunction(Generic[P, R]):
         state = {output: number for number, output in newest.trace.writes}
         steps = newest.steps()
         program = newest.backend.program(steps[-1].graph, state)
-        report: Explanation = _late("graphc.runtime.explain").explain(
+        report: Explanation = importlib.import_module("graphc.runtime.explain").explain(
             newest.trace, steps, program, self._history, newest.seconds
         )
         return report

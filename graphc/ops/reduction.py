@@ -52,7 +52,8 @@ def _sum_jvp(tangents: Any, y: Value, x: Value, *, axes: tuple[int, ...], keepdi
 
 def _sum_eval(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     if type(x) is np.ndarray and x.dtype.kind == "f":
-        return np.add.reduce(x, axes, None, None, keepdims)  # what np.sum ends in
+        total: Any = np.add.reduce  # what np.sum ends in
+        return total(x, axes, None, None, keepdims)
     dtype = None if x.dtype.kind == "f" else xp.int64
     return xp.sum(x, axis=axes, keepdims=keepdims, dtype=dtype)
 
