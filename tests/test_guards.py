@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc as collector
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -109,3 +111,29 @@ def test_numbers_of_captured_tensors_are_not_frozen(what: str, read: Callable[[T
     captured.fill_(3.0)
     assert one(compiled) == 3.0
     assert forms(compiled) == 1
+
+
+def test_the_garbage_collectors_callbacks_are_not_the_functions() -> None:
+    """Profilers and test tools time collections; one in the middle of a trace isn't the traced code's clock."""
+
+    def timing(phase: str, info: dict[str, int]) -> None:
+        try:
+            time.perf_counter()
+        except TraceError as error:
+            refused.append(error)
+
+    def churn(x: Any) -> Any:
+        kept = [[i] for i in range(5000)]  # without calls: so it isn't the tracer's own work that collects
+        return x + len(kept) - 4999
+
+    refused: list[TraceError] = []
+    collector.callbacks.append(timing)
+    try:
+        assert one(gc.compile(churn)) == 2.0
+        assert not refused
+        assert collector.isenabled()
+        with pytest.raises(TraceError, match=r"reads a clock \(perf_counter\)"):
+            gc.compile(lambda x: x * time.perf_counter())(gc.ones(()))
+        assert collector.isenabled()
+    finally:
+        collector.callbacks.remove(timing)

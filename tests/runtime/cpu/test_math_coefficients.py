@@ -16,7 +16,7 @@ Real: TypeAlias = "mpf"
 
 
 def value(coefficients: Sequence[float], x: Real) -> Real:
-    return mpmath.polyval(list(reversed(coefficients)), x)
+    return mpmath.fsum(c * x**k for k, c in enumerate(coefficients))
 
 
 def atanh_part(z: Real) -> Real:
