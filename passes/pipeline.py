@@ -10,8 +10,9 @@ from graphc.ir.graph import Graph
 from graphc.ir.verify import verify
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
-from graphc.passes.simplify import simplify
+from graphc.passes.simplify import simplify, simplify_derivative
 from graphc.passes.split import split_reductions
+from graphc.passes.stabilise import stabilise, stabilise_derivative
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,10 @@ class Step:
 
 OPTIMISE: tuple[Stage, ...] = (
     Stage("simplify", simplify, "a smaller formula has a smaller derivative"),
+    Stage("stabilise", stabilise, "derivatives are those of the stable formula, so they are stable too"),
     Stage("differentiate", differentiate, "marks become formulas"),
-    Stage("simplify derivative", simplify, "derivatives are full of 1 * g and of constants"),
+    Stage("simplify derivative", simplify_derivative, "derivatives are full of 1 * g and of constants"),
+    Stage("stabilise derivative", stabilise_derivative, "derivatives have formulas of their own that cancel: 1 - tanh^2"),
 )
 SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
 FUSE = Stage("fuse", fuse, "last: from here on nodes are kernels")

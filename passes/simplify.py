@@ -12,25 +12,11 @@ from graphc.ir.rewrite import Rule, rewrite
 from graphc.ops import elementwise as ew
 from graphc.ops import movement as mv
 from graphc.ops import reduction as red
+from graphc.ops.marks import STOP_GRADIENT
+from graphc.passes.patterns import as_type_of, is_number
 from graphc.primitive import Fact
 
 _FOLD_LIMIT = 4096  # elements: larger constants would only make the program larger
-
-
-def is_number(node: Node, number: float) -> bool:
-    """Whether node is a constant all of whose elements are this number (0.0 and -0.0 are told apart)."""
-    value = constant_value(node)
-    if value is None or value.size == 0:
-        return False
-    first = value.reshape(-1)[0]
-    return bool(first == number and np.signbit(first) == np.signbit(number) and (value == first).all())
-
-
-def as_type_of(result: Node, node: Node) -> Node | None:
-    """result as a replacement of node: stretched if an operand was broadcast, refused if the dtype differs."""
-    if result.type.dtype is not node.type.dtype:
-        return None
-    return mv.broadcast_to(result, node.type.shape)  # type: ignore[no-any-return]
 
 
 def fold_constants(node: Node) -> Node | None:
@@ -185,6 +171,15 @@ RULES = (
 )
 
 
+# Once derivatives are formulas, nothing reads what they stop at.
+UNMARK = Rule("unmark", lambda node: node.inputs[0], "derivatives are taken", ops=(STOP_GRADIENT,))
+
+
 def simplify(graph: Graph) -> Graph:
     """Exact rewrites only, but for the sign of zeros in gradients: results don't change by a bit."""
     return rewrite(graph, RULES)
+
+
+def simplify_derivative(graph: Graph) -> Graph:
+    """simplify, once no derivative is left to take."""
+    return rewrite(graph, (UNMARK, *RULES))
