@@ -19,7 +19,7 @@ WORTH_A_RANGE = 12_000.0  # cycles of what a thread takes at a time
 MOST_RANGES = 128
 PERMUTED = 5  # so many loops at most are tried in every order
 TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data
-PACK, PACK_RUNS = 1.5, 0.2  # cycles to copy one element into the order that lanes want; if neighbours stay such
+PACK, PACK_RUNS = 2.1, 0.2  # cycles to copy one element into the order that lanes want; if neighbours stay such
 MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
 MANY_STREAMS = 4  # arrays that an epilogue reads or writes
 MOST_PANEL = 128 << 10  # bytes of results kept for an epilogue
@@ -105,6 +105,8 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         if parallel and order:
             each = cycles / max(1, trips[order[0]])
             grain = max(1, round(WORTH_A_RANGE / each), trips[order[0]] // MOST_RANGES)
+        if not inner:
+            moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
         yield (
             max(cycles, moved) + OVERLAP * min(cycles, moved),
             Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel),

@@ -26,7 +26,7 @@ ARITHMETIC: dict[str, float] = {
 CONTIGUOUS_LOAD, BROADCAST_LOAD, CONTIGUOUS_STORE = 0.5, 0.25, 1.0
 LANE_LOAD, LANE_STORE = 2.0, 3.0  # for each lane of a gather or scatter; each is in a cache line of its own
 MASK = 0.5
-FOLD_LANES = 8.0  # folding the lanes of one register into a number
+FOLD_LANES = 5.0  # folding the lanes of one register into a number
 SERIAL_SCATTER = 4.0  # an accumulation through memory waits for the one before
 
 
@@ -111,9 +111,10 @@ class Facts:
     def stage_lanes(self, facts: StageFacts) -> Axis | None:
         """The best axis of a stage to vectorise, if any is better than none and allowed."""
         best, least = None, facts.cost((), None, 1)
+        axes = facts.stage.axes
         if any(fold.reducer in ("argmax", "argmin") for fold in facts.stage.folds):
-            return None  # the first of equals is known only in order
-        for axis in facts.stage.axes:
+            axes = axes[-1:]  # each lane must meet its points in row-major order, to know the first of equals
+        for axis in axes:
             cost = facts.cost((), axis, self.width)
             if cost < least and not _hits_twice(facts.stage, axis):
                 best, least = axis, cost

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from math import prod
+from typing import Literal as OneOf
 
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
 from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, Expr, For, If, Kind, Let, Load, Offset, Store, Var
-from graphc.runtime.loop.naive import fold_statements, identity
+from graphc.runtime.loop.naive import FIRST, fold_statements, identity
 from graphc.runtime.loop.nest import Fold, Stage
-from graphc.types import Scalar
+from graphc.types import Scalar, bool_, int64
 
 from .choose import Plan
 from .cost import StageFacts
@@ -82,7 +83,7 @@ class _Stage:
         """The stage's axes, outermost first: those that conditions depend on, then by the size of their strides."""
         axes = [axis for axis in self.stage.axes if axis != self.own]
         if any(fold.reducer in ("argmax", "argmin") for fold in self.stage.folds):
-            return tuple(axes)
+            return self.stage.axes  # in row-major order; `own` is the last of them
         forms = list(affines(self.stage))
         strides = {axis: sum(abs(at.coefficient(axis)) for at in forms) for axis in axes}
         ordered = tuple(sorted(axes, key=lambda axis: -strides[axis]))
@@ -170,7 +171,7 @@ class _Stage:
         body += tuple(rewriter.check(check) for check in stage.checks)
         for value, accumulator in zip(values, accumulators, strict=True):
             if accumulator.positional:
-                body += accumulator.positions(rewriter, stage.axes)
+                body += accumulator.positions(rewriter, stage.axes, inner)
             else:
                 body += (accumulator.step(value, inner),)
         body += tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None)
@@ -204,21 +205,21 @@ class _Accumulator:
             begin = Store(self.running, self.at(self.inner), identity(self.fold.reducer, self.running.dtype))
             return (Alloc(self.running), *self.inner.over((begin,)))
         before, _, _ = fold_statements(self.fold, axes)
-        rewriter = self.spread(Rewriter(), axes)
+        rewriter = self.spread(Rewriter(), axes, self.inner)
         allocs = tuple(Alloc(rewriter.buffers[s.buffer.name][0]) for s in before if isinstance(s, Alloc))
         stores = tuple(rewriter.store(s) for s in before if isinstance(s, Store))
         return allocs + self.inner.over(tuple(s for s in stores if s is not None))
 
-    def spread(self, rewriter: Rewriter, axes: tuple[Axis, ...]) -> Rewriter:
+    def spread(self, rewriter: Rewriter, axes: tuple[Axis, ...], inner: Tile) -> Rewriter:
         """The registers of the reference schedule, one for each point."""
         before, _, _ = fold_statements(self.fold, axes)
-        size, at = self.inner.size, self.inner.offset()
+        size, at = self.inner.size, self.at(inner).affine
         wide = {s.buffer.name: (replace(s.buffer, size=size), 1, at) for s in before if isinstance(s, Alloc)}
         return replace(rewriter, buffers={**rewriter.buffers, **wide})
 
-    def positions(self, rewriter: Rewriter, axes: tuple[Axis, ...]) -> Block:
+    def positions(self, rewriter: Rewriter, axes: tuple[Axis, ...], inner: Tile) -> Block:
         """One step of an argmax or argmin."""
-        wide = self.spread(rewriter, axes)
+        wide = self.spread(rewriter, axes, inner)
         body: list[Let | Store | Accumulate] = []
         for statement in fold_statements(self.fold, axes)[1]:
             if isinstance(statement, Let):
@@ -235,13 +236,42 @@ class _Accumulator:
     def finish(self, axes: tuple[Axis, ...], own: bool) -> tuple[Block, Expr]:
         """Statements after the last step, and the result at a point of the tile."""
         if self.positional:
-            _, _, after = fold_statements(self.fold, axes)
-            (result,) = after
-            assert isinstance(result, Let)
-            return (), self.spread(Rewriter(), axes).expr(result.value)
+            wide = self.spread(Rewriter(), axes, self.inner)
+            best, where = (wide.expr(Load(statement.buffer, FIRST)) for statement in self.registers(axes))
+            return self.first_of_lanes(best, where) if own else ((), where)
         if not own:
             return (), Load(self.running, self.at(self.inner))
         return self.fold_lanes()
+
+    def registers(self, axes: tuple[Axis, ...]) -> tuple[Alloc, ...]:
+        """Of the reference schedule of an argmax or argmin: the extreme so far, and its position."""
+        return tuple(s for s in fold_statements(self.fold, axes)[0] if isinstance(s, Alloc))
+
+    def first_of_lanes(self, best: Expr, where: Expr) -> tuple[Block, Expr]:
+        """Each lane knows the first extreme of its own; the least position among the lanes that have the extreme.
+
+        A lane that met nothing has position -1. NaN is extreme, and unequal to itself.
+        """
+        assert self.inner.lanes is not None
+        op: OneOf["max", "min"] = "max" if self.fold.reducer == "argmax" else "min"
+        name, row, rows = self.fold.var.name, Offset(self.tile.offset()), self.tile.rows
+        top = self.tile.buffer(f"{name}_top", self.fold.value.dtype)
+        least = self.tile.buffer(f"{name}_first", int64)
+        extreme, none = Load(top, row), identity("min", int64)
+        hit: Expr = Call("eq", (best, extreme), bool_)
+        if best.dtype.kind == "f":
+            unordered = Call("ne", (best, best), bool_), Call("ne", (extreme, extreme), bool_)
+            hit = Call("or", (hit, Call("and", unordered, bool_)), bool_)
+        met = Call("ge", (where, Literal(0, int64)), bool_)
+        chosen = Call("select", (Call("and", (met, hit), bool_), where, none), int64)
+
+        def over(statement: Accumulate) -> For:
+            assert self.inner.lanes is not None
+            return For(self.inner.lanes, "vector", (statement,), self.inner.width)
+
+        body: Block = (Store(top, row, identity(op, top.dtype)), over(Accumulate(top, row, op, best)))
+        body += (Store(least, row, none), over(Accumulate(least, row, "min", chosen)))
+        return (Alloc(top), Alloc(least), *loops(rows, body, "unroll")), Load(least, row)
 
     def fold_lanes(self) -> tuple[Block, Expr]:
         tile, width, pitch = self.tile, self.inner.width, self.inner.pitch

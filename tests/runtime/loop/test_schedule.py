@@ -246,6 +246,24 @@ def test_reductions(shape: list[int], data: st.DataObject, name: str, kind: str,
     check(lower_node(make(primitive, (x,), {"axes": axes, "keepdims": False})), TARGETS[name])
 
 
+@pytest.mark.parametrize("kind", ["argmax", "argmin"])
+@pytest.mark.parametrize("special", [0.0, np.nan, np.inf, -np.inf])
+def test_first_of_equal_extremes(kind: str, special: float) -> None:
+    """Lanes along the row: the first extreme wins wherever it lies, NaN is extreme, all may be infinite."""
+    (x,) = inputs((6, 75))
+    nest = lower_node(make({p.name: p for p in reduction.PRIMITIVES}[kind], (x,), {"axes": (1,), "keepdims": False}))
+    values = np.zeros((6, 75), np.float32)
+    for row, columns in enumerate(([70, 74], [3, 19, 35], [], list(range(75)), [0], [33, 1])):
+        values[row, columns] = special
+    values[1, 40] = np.inf if kind == "argmax" else -np.inf
+    for target in TARGETS.values():
+        kernel = schedule_cpu(nest, target)
+        assert loops(kernel, "vector")
+        found = np.zeros(6, np.int64)
+        run(kernel, {"p0": values, "o0": found})
+        np.testing.assert_array_equal(found, getattr(np, kind)(values, axis=1))
+
+
 def row_nest(rows: int, columns: int, transposed: bool) -> Nest:
     """Softmax of each row, with the exponentials kept in a local; the columns of an array if `transposed`."""
     x = Buffer("x", float32, rows * columns)
