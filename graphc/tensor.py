@@ -8,6 +8,7 @@ or, while it is traced, a node (`_node`).
 from __future__ import annotations
 
 import abc
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc import dispatch
-from graphc.errors import DTypeError, IndexingError, ShapeError, TraceError
+from graphc.errors import DeviceError, DTypeError, IndexingError, ShapeError, TraceError
 from graphc.ops import elementwise as ew
 from graphc.ops import linalg, movement, reduction, subscript
 from graphc.primitive import Primitive, Value
@@ -492,6 +493,24 @@ class Tensor:
     def astype(self, dtype: Any) -> Tensor:
         """Converted to another dtype."""
         return ew.astype(self, dtype)  # type: ignore[no-any-return]
+
+    def to(self, target: Any) -> Tensor:
+        """On another device ("cpu" or "cuda", through cupy) or, given a dtype, converted.
+
+        A tensor that is there already is returned as it is; one that moves loses its history. Raises DeviceError where
+        there is no such device.
+        """
+        if target not in ("cpu", "cuda"):
+            return self.astype(target)
+        data = self._numbers("to()")
+        if target == self.device:
+            return self
+        if target == "cpu":
+            return _state.interpreter.created(wrap(_to_host(data)))
+        cupy = sys.modules.get("cupy")  # heavy, and only the user knows whether it is wanted
+        if cupy is None:
+            raise DeviceError('to("cuda"): `import cupy` first; it comes with pip install "graphc[cuda]".')
+        return _state.interpreter.created(wrap(cupy.asarray(data)))
 
     def sum(self, axis: AxisLike = None, keepdims: bool = False) -> Tensor:
         return reduction.sum(self, axis, keepdims)  # type: ignore[no-any-return]
