@@ -24,6 +24,7 @@ MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
 MANY_STREAMS = 4  # arrays that an epilogue reads or writes
 MOST_PANEL = 128 << 10  # bytes of results kept for an epilogue
 CLEARLY_WORSE = 4.0
+TRANSPOSED = 4  # vectors side by side in a transposition
 OVERLAP = 0.3  # arithmetic and the movement of data go on side by side, but for this share of the shorter
 
 
@@ -155,19 +156,23 @@ def _flat_block(facts: Facts, lanes: Axis, cycles: float) -> int:
     """Where nothing is accumulated in registers, cut the lanes only to have parallel pieces, or for a transposition."""
     width = facts.width
     others = [axis for axis in facts.nest.outer if axis != lanes]
-    crossed = [
-        access
-        for stage in facts.stages
-        for access in stage.accesses
-        if access.at.coefficient(lanes) not in (0, 1) and any(access.at.coefficient(axis) == 1 for axis in others)
-    ]
-    if crossed:
-        return min(2 * width, lanes.extent)
+    if _crossed(facts, lanes):
+        return min(TRANSPOSED * width, lanes.extent)
     if cycles < WORTH_FORKING or any(axis.extent >= 8 for axis in others):
         return 0
     pieces = min(MOST_RANGES, max(1, round(cycles / prod(a.extent for a in others) / WORTH_A_RANGE)))
     step = 4 * width
     return -(-lanes.extent // (pieces * step)) * step if pieces > 1 else 0
+
+
+def _crossed(facts: Facts, lanes: Axis) -> bool:
+    """Whether lanes skip through an array that another axis walks along: lines must be used again before they go."""
+    others = [axis for axis in facts.nest.outer if axis != lanes]
+    return any(
+        access.at.coefficient(lanes) not in (0, 1) and any(access.at.coefficient(axis) == 1 for axis in others)
+        for stage in facts.stages
+        for access in stage.accesses
+    )
 
 
 def _order(
@@ -200,7 +205,9 @@ def _order(
         lost = cycles * _imbalance(trips[order[0]]) if order else 0.0
         return memory.cycles(order) + lost
 
-    if len(looping) > PERMUTED and not panel:
+    if lanes in looping and not any(stage.stage.axes for stage in facts.stages) and _crossed(facts, lanes):
+        orders = [(lanes, *(axis for axis in looping if axis != lanes))]
+    elif len(looping) > PERMUTED and not panel:
         if cycles:  # the most iterations outermost
             most = max(looping, key=lambda axis: min(trips[axis], 16))
             looping = [most, *(axis for axis in looping if axis != most)]

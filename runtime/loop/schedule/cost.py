@@ -24,8 +24,9 @@ ARITHMETIC: dict[str, float] = {
     "sin": 16, "cos": 16, "pow": 40, "floordiv": 8, "mod": 8, "philox32": 60, "philox64": 70,
 }  # fmt: skip
 CONTIGUOUS_LOAD, BROADCAST_LOAD, CONTIGUOUS_STORE = 0.5, 0.25, 1.0
-LANE_LOAD, LANE_STORE = 2.0, 3.0  # for each lane of a gather or scatter; each is in a cache line of its own
+LANE_LOAD, LANE_STORE = 1.4, 5.0  # for each lane of a gather or scatter; each is in a cache line of its own
 MASK = 0.5
+SCALAR_LOOP = 1.0  # of each point that isn't done in lanes
 FOLD_LANES = 5.0  # folding the lanes of one register into a number
 SERIAL_SCATTER = 4.0  # an accumulation through memory waits for the one before
 
@@ -81,7 +82,7 @@ class StageFacts:
         """Cycles for all points, vectorised along `lanes` (one of outer or of the stage's axes)."""
         points = prod(axis.extent for axis in outer) * self.points()
         if lanes is None:
-            return points * self.unit(None, 1)
+            return points * (self.unit(None, 1) + SCALAR_LOOP)
         return points / lanes.extent * -(-lanes.extent // width) * self.unit(lanes, width, packed)
 
 
