@@ -61,7 +61,7 @@ def square(node: Node) -> Node | None:
 
 def negated(x: Node) -> Node:
     """-x; z for x = -z."""
-    return x.inputs[0] if x.op is ew.NEGATIVE else ew.negative(x)  # type: ignore[no-any-return]
+    return x.inputs[0] if x.op is ew.NEGATIVE else ew.negative(x)
 
 
 def opposite(a: Node, b: Node) -> bool:

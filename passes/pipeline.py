@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from graphc.ir.graph import Graph
 from graphc.ir.verify import verify
+from graphc.passes.contract import contract
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
 from graphc.passes.simplify import simplify, simplify_derivative
@@ -38,7 +39,8 @@ OPTIMISE: tuple[Stage, ...] = (
     Stage("stabilise", stabilise, "derivatives are those of the stable formula, so they are stable too"),
     Stage("differentiate", differentiate, "marks become formulas"),
     Stage("simplify derivative", simplify_derivative, "derivatives are full of 1 * g and of constants"),
-    Stage("stabilise derivative", stabilise_derivative, "derivatives have formulas of their own that cancel: 1 - tanh^2"),
+    Stage("stabilise derivative", stabilise_derivative, "derivatives have formulas of their own: 1 - tanh^2"),
+    Stage("contract", contract, "once formulas are what they will be: products and sums where they are cheapest"),
 )
 SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
 FUSE = Stage("fuse", fuse, "last: from here on nodes are kernels")

@@ -1,8 +1,6 @@
-"""Algebra that changes no bit of the result, and structure: movement of movement, no-ops, folded constants."""
+"""Algebra that changes no bit of the result, and folded constants; with structure.py, what cleans up after others."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -11,8 +9,8 @@ from graphc.ir.node import CONSTANT, Node, constant, constant_value
 from graphc.ir.rewrite import Rule, rewrite
 from graphc.ops import elementwise as ew
 from graphc.ops import movement as mv
-from graphc.ops import reduction as red
 from graphc.ops.marks import STOP_GRADIENT
+from graphc.passes import structure
 from graphc.passes.patterns import as_type_of, is_number
 from graphc.primitive import Fact
 
@@ -62,7 +60,7 @@ def strong_neutral(node: Node) -> Node | None:
 
 
 def negation(node: Node) -> Node | None:
-    """--x = x; a + -b = a - b; a - -b = a + b; -1 * x = -x."""
+    """--x = x; a + -b = a - b; a - -b = a + b; -1 * x = -x; -a * b = -(a * b), where it may meet another sign."""
     if node.op is ew.NEGATIVE and node.inputs[0].op is ew.NEGATIVE:
         return node.inputs[0].inputs[0]
     if node.op is ew.ADD:
@@ -79,42 +77,14 @@ def negation(node: Node) -> Node | None:
             return as_type_of(ew.negative(a), node)
         if is_number(a, -1):
             return as_type_of(ew.negative(b), node)
-    return None
-
-
-def no_op(node: Node) -> Node | None:
-    """Operations that give their operand back."""
-    if len(node.inputs) != 1:
-        return None
-    (x,) = node.inputs
-    if node.op is ew.COPY:
-        return x
-    if node.op in (mv.RESHAPE, mv.BROADCAST_TO, mv.UNBROADCAST) and x.type.shape == node.attrs["shape"]:
-        return x
-    if node.op is ew.ASTYPE and x.type.dtype is node.attrs["dtype"]:
-        return x
-    if node.op in (red.SUM, red.MAX, red.MIN) and not node.attrs["axes"] and x.type == node.type:
-        return x
-    if node.op is mv.PERMUTE_DIMS and node.attrs["axes"] == tuple(range(x.type.ndim)):
-        return x
-    return None
-
-
-def movement_of_movement(node: Node) -> Node | None:
-    """reshape(reshape), permute(permute), broadcast(broadcast), flip(flip): one, or none."""
-    if len(node.inputs) != 1 or node.inputs[0].op is not node.op:
-        return None
-    inner = node.inputs[0]
-    x = inner.inputs[0]
-    if node.op is mv.RESHAPE:
-        return mv.reshape(x, node.attrs["shape"])  # type: ignore[no-any-return]
-    if node.op is mv.PERMUTE_DIMS:
-        return mv.permute_dims(x, [inner.attrs["axes"][a] for a in node.attrs["axes"]])  # type: ignore[no-any-return]
-    if node.op is mv.BROADCAST_TO:
-        return mv.broadcast_to(x, node.attrs["shape"])  # type: ignore[no-any-return]
-    if node.op is mv.FLIP:
-        axes = set(inner.attrs["axes"]) ^ set(node.attrs["axes"])
-        return mv.flip(x, sorted(axes)) if axes else x
+    if node.op in (ew.MULTIPLY, ew.DIVIDE):
+        a, b = node.inputs
+        if a.op is ew.NEGATIVE and b.op is ew.NEGATIVE:
+            return node.replace((a.inputs[0], b.inputs[0]))
+        if a.op is ew.NEGATIVE:
+            return ew.negative(node.replace((a.inputs[0], b)))  # type: ignore[no-any-return]
+        if b.op is ew.NEGATIVE:
+            return ew.negative(node.replace((a, b.inputs[0])))  # type: ignore[no-any-return]
     return None
 
 
@@ -134,23 +104,11 @@ def constant_choice(node: Node) -> Node | None:
     return None
 
 
-def broadcast_operand(node: Node) -> Node | None:
-    """An elementwise operation stretches its operands itself: broadcast_to in front of it is left out."""
-    if len(node.inputs) < 2 or all(n.op is not mv.BROADCAST_TO for n in node.inputs):
-        return None
-    stripped: list[Any] = [n.inputs[0] if n.op is mv.BROADCAST_TO else n for n in node.inputs]
-    result = node.replace(tuple(stripped))
-    return mv.broadcast_to(result, node.type.shape)  # type: ignore[no-any-return]
-
-
 _ARITHMETIC = (ew.ADD, ew.SUBTRACT, ew.MULTIPLY, ew.DIVIDE)
-_MOVEMENT = (mv.RESHAPE, mv.PERMUTE_DIMS, mv.BROADCAST_TO, mv.FLIP)
-_IDENTITIES = (ew.COPY, ew.ASTYPE, *_MOVEMENT, mv.UNBROADCAST, red.SUM, red.MAX, red.MIN)
-_STRETCHING = tuple(p for p in ew.PRIMITIVES if p.elementwise)
 
 RULES = (
     Rule("fold constants", fold_constants, "numbers known now are computed now"),
-    Rule("no-op", no_op, "the operand itself", ops=_IDENTITIES),
+    *structure.RULES,
     Rule("neutral operand", neutral_operand, "x * 1, x / 1, x - 0 and x + -0 are x, bit for bit", ops=_ARITHMETIC),
     Rule(
         "neutral factor",
@@ -163,11 +121,9 @@ RULES = (
         "negation",
         negation,
         "a sign is free; rounding is symmetric, so no bit changes",
-        ops=(ew.NEGATIVE, ew.ADD, ew.SUBTRACT, ew.MULTIPLY),
+        ops=(ew.NEGATIVE, *_ARITHMETIC),
     ),
-    Rule("movement of movement", movement_of_movement, "one index map instead of two", ops=_MOVEMENT),
     Rule("constant choice", constant_choice, "the branch that is always taken", ops=(ew.WHERE,)),
-    Rule("broadcast operand", broadcast_operand, "elementwise operations broadcast by themselves", ops=_STRETCHING),
 )
 
 
