@@ -13,9 +13,9 @@ gradient; everywhere else products are IEEE's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from graphc.dispatch import SCALARS, dtype_of_value, number_like, shape_of
 from graphc.errors import AutodiffError
@@ -36,18 +36,21 @@ class Vertex(Hashable, Protocol):
 V = TypeVar("V", bound=Vertex)
 
 
-class Carrier(Protocol[V]):
-    """How a sweep reads a recorded computation."""
+class Carrier(Generic[V]):
+    """How a sweep reads a recorded computation, and what it adds and multiplies with."""
+
+    add: ClassVar[Callable[..., Value]] = staticmethod(add)
+    multiply: ClassVar[Callable[..., Value]] = staticmethod(multiply)
+    # (vertex) -> a context that is entered while the vertex's rule runs (provenance); None for nothing
+    deriving: Callable[[V], AbstractContextManager[object]] | None = None
 
     def sources(self, vertex: V) -> Sequence[V | None]:
         """The vertices of its operands, None for a constant operand."""
+        raise NotImplementedError
 
     def values(self, vertex: V) -> tuple[Value, Sequence[Value]]:
         """(y, xs): the result and the operands, as values that rules can compute with."""
-
-    def deriving(self, vertex: V) -> AbstractContextManager[object] | None:
-        """Entered while the vertex's rule runs (provenance); None for nothing."""
-        return None
+        raise NotImplementedError
 
     def arrived(self, vertex: V, cotangent: Value) -> Value:
         """Called once a vertex's cotangent is complete; hooks may replace it."""
@@ -55,9 +58,18 @@ class Carrier(Protocol[V]):
 
 
 def cotangent_of_operand(
-    op: Primitive, number: int, g: Value, y: Value, xs: Sequence[Value], attrs: Mapping[str, Any], strong: bool
+    op: Primitive,
+    number: int,
+    g: Value,
+    y: Value,
+    xs: Sequence[Value],
+    attrs: Mapping[str, Any],
+    product: Callable[..., Value] = multiply,
 ) -> Value | None:
-    """The cotangent that `op` hands to operand `number`, of that operand's shape; None for zero."""
+    """The cotangent that `op` hands to operand `number`, of that operand's shape; None for zero.
+
+    product: what a cotangent is multiplied with a local derivative by.
+    """
     if op.partials is not None:
         rule = op.partials[number]
         if rule is None:
@@ -68,7 +80,7 @@ def cotangent_of_operand(
                 return None
             result = g if partial == 1 else negative(g)
         else:
-            result = strong_multiply(g, partial) if strong else multiply(g, partial)
+            result = product(g, partial)
         x = xs[number]
         if type(result) is type(x) and result.shape == x.shape:
             return result
@@ -98,47 +110,42 @@ def pull(
     """
     strong: set[V] = set()
     found: dict[V, Value] = {}
+    plus, times, deriving = carrier.add, carrier.multiply, carrier.deriving
+    arrived, values_of, sources_of = carrier.arrived, carrier.values, carrier.sources
+
+    def hand_down(vertex: V, op: Primitive, g: Value) -> None:
+        """Add what one vertex's cotangent means to those of its operands."""
+        y, xs = values_of(vertex)
+        attrs = vertex.attrs
+        masked = vertex in strong
+        product = strong_multiply if masked else times
+        for number, source in enumerate(sources_of(vertex)):
+            if source is None or (active is not None and source not in active):
+                continue
+            c = cotangent_of_operand(op, number, g, y, xs, attrs, product)
+            if c is None:
+                continue
+            before = cotangents.get(source)
+            cotangents[source] = c if before is None else plus(before, c)
+            if masked or op.selects:
+                strong.add(source)
+
     for vertex in reversed(order):
         g = cotangents.pop(vertex, None)
         if g is None:
             continue
-        g = carrier.arrived(vertex, g)
+        g = arrived(vertex, g)
         if vertex in wanted:
             found[vertex] = g
-        if vertex.op is None:
+        op = vertex.op
+        if op is None:
             continue
-        context = carrier.deriving(vertex)
-        if context is None:
-            _hand_down(vertex, g, cotangents, carrier, active, strong)
+        if deriving is None:
+            hand_down(vertex, op, g)
         else:
-            with context:
-                _hand_down(vertex, g, cotangents, carrier, active, strong)
+            with deriving(vertex):
+                hand_down(vertex, op, g)
     return found
-
-
-def _hand_down(
-    vertex: V,
-    g: Value,
-    cotangents: dict[V, Value],
-    carrier: Carrier[V],
-    active: Collection[V] | None,
-    strong: set[V],
-) -> None:
-    """Add what one vertex's cotangent means to those of its operands."""
-    op = vertex.op
-    assert op is not None
-    y, xs = carrier.values(vertex)
-    masked = vertex in strong
-    for number, source in enumerate(carrier.sources(vertex)):
-        if source is None or (active is not None and source not in active):
-            continue
-        c = cotangent_of_operand(op, number, g, y, xs, vertex.attrs, masked)
-        if c is None:
-            continue
-        before = cotangents.get(source)
-        cotangents[source] = c if before is None else add(before, c)
-        if masked or op.selects:
-            strong.add(source)
 
 
 def tangent_of_result(
@@ -177,7 +184,7 @@ def push(order: Sequence[V], tangents: dict[V, Value], carrier: Carrier[V]) -> d
         if all(t is None for t in incoming):
             continue
         y, xs = carrier.values(vertex)
-        with carrier.deriving(vertex) or nullcontext():
+        with nullcontext() if carrier.deriving is None else carrier.deriving(vertex):
             t = tangent_of_result(op, incoming, y, xs, vertex.attrs)
         if t is not None:
             tangents[vertex] = t

@@ -14,6 +14,8 @@ re-points the base at "base with that part replaced", and views look up their hi
 from __future__ import annotations
 
 import contextvars
+import itertools
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -26,7 +28,7 @@ import numpy.typing as npt
 from numpy import ndarray
 
 from graphc import dispatch
-from graphc.autodiff import cotangent_of_operand, default_seed, pull, push
+from graphc.autodiff import Carrier, cotangent_of_operand, default_seed, pull, push
 from graphc.errors import (
     AnomalyError,
     AutodiffError,
@@ -45,13 +47,8 @@ from graphc.primitive import Primitive, Value
 from graphc.tensor import Hook, Interpreter, Operand, Tensor, as_tensor, install, wrap
 from graphc.types import TensorType, dtype_of
 
-_clock = 0  # stamps records and writes
-
-
-def _tick() -> int:
-    global _clock
-    _clock += 1
-    return _clock
+_tick = itertools.count(1).__next__  # stamps records and writes
+_last_write = 0  # the stamp of the latest write in place, of whichever tensor
 
 
 class Version:
@@ -66,7 +63,9 @@ class Version:
 
     def written(self, what: str, where: str | None) -> None:
         """Note a write, now."""
-        self.stamp, self.what, self.where = _tick(), what, where
+        global _last_write
+        self.stamp = _last_write = _tick()
+        self.what, self.where = what, where
 
 
 class ViewOf:
@@ -81,14 +80,15 @@ class ViewOf:
 
 
 class Record:
-    """One entry of the tape. `operands` is None once a backward has used it up."""
+    """One entry of the tape. `operands`, `arrays` (their numbers) and `y` are None once a backward has used it up."""
 
-    __slots__ = ("attrs", "hooks", "location", "op", "operands", "overwritten", "sources", "stamp", "y")
+    __slots__ = ("arrays", "attrs", "hooks", "location", "op", "operands", "overwritten", "sources", "stamp", "y")
 
     def __init__(
         self,
         op: Primitive,
         operands: tuple[Any, ...],
+        arrays: tuple[Any, ...],
         sources: tuple[Record | Leaf | None, ...],
         attrs: dict[str, Any],
         y: Any,
@@ -96,6 +96,7 @@ class Record:
     ) -> None:
         self.op: Primitive | None = op
         self.operands: tuple[Any, ...] | None = operands
+        self.arrays: tuple[Any, ...] | None = arrays
         self.sources = sources
         self.attrs = attrs
         self.y = y
@@ -229,7 +230,7 @@ class Tape(Interpreter):
         result = Tensor.__new__(Tensor)
         result._data = out
         if taped and modes.recording and out.dtype.kind == "f":
-            result._record = record = Record(primitive, operands, tuple(sources), attrs, out, _tick())
+            result._record = record = Record(primitive, operands, tuple(arrays), tuple(sources), attrs, out, _tick())
             if modes.anomaly:
                 record.location = user_location()
         if primitive.view:
@@ -273,9 +274,8 @@ class Tape(Interpreter):
                 new = _replaced(target._view, new)
         for tensor in (target, root):
             if type(tensor._record) is Record:
-                old = Version()
-                old.stamp, old.what, old.where = _clock + 1, what, user_location()
-                tensor._record.overwritten = old
+                tensor._record.overwritten = Version()
+                tensor._record.overwritten.written(what, user_location())
         version.written(what, user_location())
         if taped:
             # a record of its own, so that later writes don't reach the numbers that `new` remembers
@@ -293,15 +293,16 @@ class Tape(Interpreter):
                 "(see requires_grad_()), or it was computed under no_grad() or detached."
             )
         seed = _seed(tensor, gradient)
-        found = sweep([(root, seed)], None, create_graph)
-        given: set[int] = {id(seed._data)}
+        order = reachable((root,))
+        leaves = {v for v in order if v.op is None}
+        found = sweep(order, [(root, seed)], leaves, None, create_graph)
+        given = {id(seed._data)}  # arrays that somebody holds
         for vertex, g in found.items():
-            if type(vertex) is Leaf:
-                leaf = vertex.tensor()
-                if leaf is not None:
-                    _accumulate(leaf, g, create_graph, given)
+            leaf = vertex.tensor()  # type: ignore[union-attr]
+            if leaf is not None:
+                _accumulate(leaf, g, create_graph, given)
         if not retain_graph:
-            release([root])
+            release(order)
 
     def look(self, tensor: Tensor, what: str) -> None:
         """On the tape numbers are there to be seen."""
@@ -331,7 +332,13 @@ class Tape(Interpreter):
         vertices = [v._record for v in variables]
         pairs = [(y._record, s) for y, s in zip(ys, seeds, strict=True) if y._record is not None]
         differentiable = _depends_on_others([v for v, _ in pairs], variables) or any(s.requires_grad for s in seeds)
-        found = sweep(pairs, [v for v in vertices if v is not None], create_graph=differentiable)
+        order = reachable([v for v, _ in pairs])
+        wanted = {v for v in vertices if v is not None}
+        active = set(wanted)
+        for made in order:
+            if any(s in active for s in made.sources):
+                active.add(made)
+        found = sweep(order, pairs, wanted, active, differentiable)
         out = []
         for vertex, x in zip(vertices, variables, strict=True):
             g = found.get(vertex) if vertex is not None else None
@@ -455,8 +462,9 @@ def _explained(primitive: Primitive, arrays: Sequence[Any], attrs: dict[str, Any
 def record(primitive: Primitive, operands: Sequence[Any], result: Tensor) -> None:
     """Put on the tape that `result` is primitive(*operands), computed elsewhere."""
     if any(isinstance(x, Tensor) and x._record is not None for x in operands):
+        arrays = tuple([x._data if isinstance(x, Tensor) else x for x in operands])
         sources = tuple([x._record if isinstance(x, Tensor) else None for x in operands])
-        result._record = Record(primitive, tuple(operands), sources, {}, result._data, _tick())
+        result._record = Record(primitive, tuple(operands), arrays, sources, {}, result._data, _tick())
 
 
 # ------------------------------------------------------------------------------------------- views
@@ -498,8 +506,8 @@ def _replaced(link: ViewOf, part: Tensor) -> Tensor:
     for (op, attrs), whole in zip(reversed(link.path), reversed(stages), strict=True):
         with no_grad():
             ones = wrap(np.ones(part.shape, part._data.dtype))
-            covered = cotangent_of_operand(op, 0, ones, part, (whole,), attrs, False)
-        placed = cotangent_of_operand(op, 0, part, part, (whole,), attrs, False)
+            covered = cotangent_of_operand(op, 0, ones, part, (whole,), attrs)
+        placed = cotangent_of_operand(op, 0, part, part, (whole,), attrs)
         if placed is None or covered is None:
             raise InplaceError(f"writing through {op.name} can't be differentiated; write into the base instead.")
         part = ew.where(ew.not_equal(covered, 0), placed, whole)
@@ -509,34 +517,25 @@ def _replaced(link: ViewOf, part: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------- the reverse sweep
 
 
-class _Numbers:
+class _Numbers(Carrier[Vertex]):
     """Reads records as raw arrays: the gradient is numbers, and nothing more is recorded."""
+
+    add = np.add
+    multiply = np.multiply
+    sources = staticmethod(operator.attrgetter("sources"))  # type: ignore[assignment]
 
     def __init__(self, anomaly: bool) -> None:
         self.anomaly = anomaly
 
-    def sources(self, vertex: Vertex) -> Sequence[Vertex | None]:
-        return vertex.sources
-
     def values(self, vertex: Vertex) -> tuple[Value, Sequence[Value]]:
-        assert isinstance(vertex, Record)
-        operands = _present(vertex)
-        stamp = vertex.stamp
-        xs = []
-        for x in operands:
-            if isinstance(x, Tensor):
-                version = x._version
-                stale = version is not None and version.stamp > stamp
-                xs.append(Overwritten(x._data, vertex.op, version) if stale else x._data)  # type: ignore[arg-type]
-            else:
-                xs.append(x)
+        assert type(vertex) is Record
+        arrays = _present(vertex)
+        if vertex.stamp > _last_write:
+            return vertex.y, arrays
         y = vertex.y
         if vertex.overwritten is not None:
             y = Overwritten(y, vertex.op, vertex.overwritten)  # type: ignore[arg-type]
-        return y, xs
-
-    def deriving(self, vertex: Vertex) -> None:
-        return None
+        return y, [_current(vertex, x, array) for x, array in zip(vertex.operands or (), arrays, strict=True)]
 
     def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
         if self.anomaly:
@@ -550,14 +549,19 @@ class _Numbers:
         return cotangent
 
 
-class _Tensors(_Numbers):
+class _Tensors(Carrier[Vertex]):
     """Reads records as Tensors: the gradient is recorded in turn, so it can be differentiated again."""
 
+    def __init__(self, anomaly: bool) -> None:
+        self.anomaly = anomaly
+
+    def sources(self, vertex: Vertex) -> Sequence[Vertex | None]:
+        return vertex.sources
+
     def values(self, vertex: Vertex) -> tuple[Value, Sequence[Value]]:
-        assert isinstance(vertex, Record)
-        _, arrays = super().values(vertex)
-        operands = _present(vertex)
-        xs = [a if isinstance(a, Overwritten) else x for a, x in zip(arrays, operands, strict=True)]
+        assert type(vertex) is Record
+        _present(vertex)
+        xs = [_current(vertex, x, x) for x in vertex.operands or ()]
         if vertex.overwritten is not None:
             return Overwritten(vertex.y, vertex.op, vertex.overwritten), xs  # type: ignore[arg-type]
         y = wrap(vertex.y)
@@ -573,13 +577,21 @@ class _Tensors(_Numbers):
         return cotangent
 
 
+def _current(record: Record, x: Any, value: Value) -> Value:
+    """`value`, which is the operand x's; or a stand-in if x was written to since the record was made."""
+    version = x._version if isinstance(x, Tensor) else None
+    if version is None or version.stamp <= record.stamp:
+        return value
+    return Overwritten(x._data, record.op, version)  # type: ignore[arg-type]
+
+
 def _present(record: Record) -> tuple[Any, ...]:
-    if record.operands is None:
+    if record.arrays is None:
         raise AutodiffError(
             "the tape of this computation was freed by an earlier backward(). To differentiate it twice, call "
             "backward(retain_graph=True) the first time, or compute it again."
         )
-    return record.operands
+    return record.arrays
 
 
 def _check_anomaly(vertex: Vertex, cotangent: Any) -> None:
@@ -593,39 +605,37 @@ def _check_anomaly(vertex: Vertex, cotangent: Any) -> None:
 
 def reachable(roots: Sequence[Vertex]) -> list[Vertex]:
     """Every vertex the roots reach, operands before users. Iterative."""
-    seen: set[Vertex] = set(roots)
-    stack = list(roots)
-    while stack:
-        for source in stack.pop().sources:
-            if source is not None and source not in seen:
+    seen: set[Vertex | None] = {None, *roots}
+    order = list(dict.fromkeys(roots))
+    for vertex in order:  # which grows
+        for source in vertex.sources:
+            if source not in seen:
                 seen.add(source)
-                stack.append(source)
-    return sorted(seen, key=lambda v: v.stamp)
+                order.append(source)  # type: ignore[arg-type]
+    order.sort(key=_stamp)
+    return order
+
+
+_stamp = operator.attrgetter("stamp")
 
 
 def sweep(
-    seeds: Sequence[tuple[Vertex, Tensor]], wanted: Collection[Vertex] | None, create_graph: bool
+    order: Sequence[Vertex],
+    seeds: Sequence[tuple[Vertex, Tensor]],
+    wanted: Collection[Vertex],
+    active: Collection[Vertex] | None,
+    create_graph: bool,
 ) -> dict[Vertex, Any]:
-    """Cotangents of the wanted vertices (None: of all leaves): Tensors if create_graph, else arrays."""
-    order = reachable([v for v, _ in seeds])
-    active: set[Vertex] | None = None
-    if wanted is None:
-        wanted = [v for v in order if v.op is None]
-    else:
-        active = set(wanted)
-        for vertex in order:
-            if any(s in active for s in vertex.sources):
-                active.add(vertex)
+    """Cotangents of the wanted vertices: Tensors if create_graph, else arrays. order, active: see autodiff.pull."""
     cotangents: dict[Vertex, Any] = {}
     for vertex, seed in seeds:
         g = seed if create_graph else seed._data
         cotangents[vertex] = g if vertex not in cotangents else cotangents[vertex] + g
-    targets = set(wanted)
     if create_graph:
         with enable_grad():
-            return pull(order, cotangents, _Tensors(_modes.anomaly), targets, active)
+            return pull(order, cotangents, _Tensors(_modes.anomaly), wanted, active)
     # NumPy's errors are silenced by the prepared context; hooks are the user's code, and run in it too
-    return _modes.quiet.copy().run(_pull_numbers, order, cotangents, targets, active)
+    return _modes.quiet.copy().run(_pull_numbers, order, cotangents, wanted, active)
 
 
 def _depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> bool:
@@ -637,20 +647,20 @@ def _depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> 
 
 
 def _pull_numbers(
-    order: list[Vertex], cotangents: dict[Vertex, Any], targets: set[Vertex], active: set[Vertex] | None
+    order: Sequence[Vertex],
+    cotangents: dict[Vertex, Any],
+    wanted: Collection[Vertex],
+    active: Collection[Vertex] | None,
 ) -> dict[Vertex, Any]:
     with dispatch.numbers():
-        return pull(order, cotangents, _Numbers(_modes.anomaly), targets, active)
+        return pull(order, cotangents, _Numbers(_modes.anomaly), wanted, active)
 
 
-def release(roots: Sequence[Vertex]) -> None:
-    """Free what the records behind the roots remember."""
-    stack: list[Vertex] = list(roots)
-    while stack:
-        vertex = stack.pop()
-        if type(vertex) is Record and vertex.operands is not None:
-            vertex.operands = None
-            stack.extend(s for s in vertex.sources if s is not None)
+def release(order: Sequence[Vertex]) -> None:
+    """Free what the records remember."""
+    for vertex in order:
+        if type(vertex) is Record:
+            vertex.operands = vertex.arrays = vertex.y = None
 
 
 def _seed(tensor: Tensor, gradient: Tensor | None) -> Tensor:
@@ -666,7 +676,8 @@ def _accumulate(leaf: Tensor, g: Any, create_graph: bool, given: set[int]) -> No
     if create_graph:
         leaf._grad = g if leaf._grad is None else leaf._grad + g
         return
-    array = np.asarray(g, dtype=leaf._data.dtype)
+    data = leaf._data
+    array = g if type(g) is type(data) and g.dtype is data.dtype else np.asarray(g, dtype=data.dtype)
     if leaf._grad is not None:
         with no_grad():
             leaf._grad.add_(wrap(array))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from graphc.autodiff import cotangent_of_operand, default_seed
 from graphc.dispatch import SCALARS, as_nodes
 from graphc.errors import AutodiffError, DTypeError, InplaceError, TraceError
-from graphc.guards import Guard, Watcher
+from graphc.guards import Guard
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, constant, fresh_input, make, topological
 from graphc.ir.rewrite import substitute
@@ -32,6 +32,7 @@ from graphc.tape import Leaf, Record, ViewOf, recording
 from graphc.tensor import Hook, Interpreter, Operand, Tensor, interpreting, wrap
 from graphc.tree import Structure, flatten, unflatten
 from graphc.types import TensorType, dtype_of, float64
+from graphc.watcher import Watcher
 
 # ----------------------------------------------------------------------------- what a trace consists of
 
@@ -70,19 +71,28 @@ class NumberSource:
         return float(self.group[self.key[0]][self.key[1]])
 
 
-Source: TypeAlias = ArgumentSource | TensorSource | ArraySource | NumberSource
+@dataclass(frozen=True, slots=True, eq=False)
+class GradSource:
+    """The `.grad` of another source's tensor, whichever tensor that is at each call."""
+
+    owner: ArgumentSource | TensorSource
+
+
+Source: TypeAlias = ArgumentSource | TensorSource | ArraySource | NumberSource | GradSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """One leaf of the returned value: graph output number `output`, or a Python object as it is.
+    """One leaf of the returned value: graph output number `output`, an argument, or a Python object as it is.
 
+    argument: the position of the call's argument that is returned itself.
     differentiable: whether the caller may differentiate it further (its history wasn't used up by a backward).
     """
 
     output: int | None
     value: Any = None
     differentiable: bool = False
+    argument: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +156,10 @@ class Tracer(Interpreter):
         self.hooked: list[tuple[Tensor, Node, Mark]] = []
         self.stamps: dict[int, int] = {}  # id of a base -> when it was last written
         self.arguments: dict[int, int] = {}  # id of a traced argument -> its position
+        self.given: dict[int, Tensor] = {}  # id of a tensor among the arguments -> what stands for it
+        self.values: dict[int, Tensor] = {}  # id of a traced argument -> the tensor it stands for
+        self.gradients: list[Tensor] = []  # what stands for the `.grad` of arguments
+        self.owners: dict[int, Tensor] = {}  # id of a captured tensor's `.grad` -> that captured tensor
         self.arrays: dict[int, tuple[npt.NDArray[Any], Node]] = {}
         self.numbers: dict[tuple[int, Any], tuple[Any, Tensor]] = {}
         self.freed: set[Node] = set()  # what a backward() without retain_graph went through
@@ -162,7 +176,12 @@ class Tracer(Interpreter):
         """What stands for one leaf of the arguments; Python values other than floats stand for themselves."""
         if isinstance(value, Tensor):
             if value._data is None:
-                return value
+                raise TraceError(
+                    f"argument {position} is a traced value of a call that is over (made at "
+                    f"{value._node.origin.location if value._node is not None else '?'}); return it from there instead."
+                )
+            if id(value) in self.given:
+                return self.given[id(value)]
             node = self.add_input(f"arg{position}", TensorType(value.shape, value.dtype), ArgumentSource(position))
             mark = None
             if value.requires_grad:
@@ -170,6 +189,8 @@ class Tracer(Interpreter):
             t = _traced(node, mark)
             if mark is not None:
                 self.leaves.append((t, node))
+            self.given[id(value)] = t
+            self.values[id(t)] = value
         elif isinstance(value, np.ndarray):
             type_ = TensorType(value.shape, dtype_of(value.dtype))
             node = self.add_input(f"arg{position}", type_, ArgumentSource(position))
@@ -210,10 +231,13 @@ class Tracer(Interpreter):
                 f"(made by {x._record.op.name if x._record.op else '?'}): its derivative could not reach that history. "
                 "Pass it as an argument, compute it inside, or detach() it."
             )
-        node = self.add_input(f"captured{len(self.captured)}", TensorType(x.shape, x.dtype), TensorSource(x))
+        owner = self.owners.get(id(x))
+        source = TensorSource(x) if owner is None else GradSource(TensorSource(owner))
+        node = self.add_input(f"captured{len(self.captured)}", TensorType(x.shape, x.dtype), source)
         self.captured[id(x)] = x
         self.current[id(x)] = self.initial[id(x)] = node
-        self.watcher.tensor(x)
+        if owner is None:
+            self.watcher.tensor(x)
         if type(x._record) is Leaf:
             self.leaves.append((x, node))
         return node
@@ -344,8 +368,8 @@ class Tracer(Interpreter):
         for (op, attrs), whole in zip(reversed(path), reversed(stages), strict=True):
             ones = constant(np.ones((), value.dtype.numpy))
             ones = broadcast_to(ones, value.shape)
-            covered = cotangent_of_operand(op, 0, ones, value, (whole,), attrs, False)
-            placed = cotangent_of_operand(op, 0, value, value, (whole,), attrs, False)
+            covered = cotangent_of_operand(op, 0, ones, value, (whole,), attrs)
+            placed = cotangent_of_operand(op, 0, value, value, (whole,), attrs)
             assert covered is not None
             assert placed is not None
             value = (
@@ -431,10 +455,26 @@ class Tracer(Interpreter):
         found = self.grads.get(id(tensor))
         if found is not None:
             return found[1]
+        if id(tensor) in self.values and tensor._grad is None:
+            self._lift_grad(tensor)
         if tensor._node is not None:
             return tensor._grad
-        self.watcher.grad(tensor)
+        self.watcher.grad(tensor, same=id(tensor._grad) in self.captured and id(tensor._grad) not in self.owners)
+        if tensor._grad is not None and id(tensor._grad) not in self.captured:
+            self.owners[id(tensor._grad)] = tensor
         return tensor._grad
+
+    def _lift_grad(self, argument: Tensor) -> None:
+        """Let the `.grad` that an argument comes with be an input."""
+        before = self.values[id(argument)]._grad
+        if before is None:
+            return
+        position = self.arguments[id(argument)]
+        source = GradSource(ArgumentSource(position))
+        node = self.add_input(f"grad of arg{position}", TensorType(before.shape, before.dtype), source)
+        argument._grad = _traced(node, None)
+        self.initial[id(argument._grad)] = node
+        self.gradients.append(argument._grad)
 
     def set_grad(self, tensor: Tensor, grad: Tensor | None) -> None:
         self.grads[id(tensor)] = (tensor, grad)
@@ -547,9 +587,12 @@ def _finish(tracer: Tracer, value: Any, args: Sequence[Any], placeholders: Seque
         outputs.append(node)
         return len(outputs) - 1
 
+    tracer.watcher.check()
     leaves, structure = flatten(value)
     for x in leaves:
-        if isinstance(x, Tensor) and (x._node is not None or id(x) in tracer.current):
+        if id(x) in tracer.arguments:
+            results.append(Result(None, argument=tracer.arguments[id(x)]))
+        elif isinstance(x, Tensor) and (x._node is not None or id(x) in tracer.current):
             unchanged = id(x) in tracer.captured
             if unchanged:
                 results.append(Result(None, x))
@@ -563,8 +606,8 @@ def _finish(tracer: Tracer, value: Any, args: Sequence[Any], placeholders: Seque
     for key in tracer.captured:
         if tracer.current[key] is not tracer.initial[key]:
             writes.append((tracer.initial[key], output(tracer.current[key])))
-    for placeholder in placeholders:
-        if isinstance(placeholder, Tensor) and id(placeholder) in tracer.arguments:
+    for placeholder in {id(p): p for p in (*placeholders, *tracer.gradients)}.values():
+        if isinstance(placeholder, Tensor) and id(placeholder) in tracer.initial:
             first, now = tracer.initial[id(placeholder)], tracer.node(placeholder)
             if now is not first and not (now.op is LEAF and now.inputs[0] is first):
                 writes.append((first, output(now)))
@@ -577,9 +620,13 @@ def _finish(tracer: Tracer, value: Any, args: Sequence[Any], placeholders: Seque
             source = TensorSource(owner)
         else:
             continue  # a tensor that lives only inside
-        if grad is not None and grad._node is None and grad is owner._grad:
+        if grad is not None and grad is owner._grad:
             continue  # written in place, or left as it was
         grads.append((source, None if grad is None else output(tracer.node(grad))))
+    _refuse_strangers(tracer, outputs)
+    for owned, owner in tracer.owners.items():
+        if owned in tracer.watcher.tensors():  # also known by another name
+            tracer.watcher.grad(owner, same=True)
     graph, sources = _settle_arrays(tracer, outputs, {node for node, _ in writes})
     position = {node: i for i, node in enumerate(graph.inputs)}
     return Trace(
@@ -591,6 +638,17 @@ def _finish(tracer: Tracer, value: Any, args: Sequence[Any], placeholders: Seque
         tuple(grads),
         tracer.watcher.guards(),
     )
+
+
+def _refuse_strangers(tracer: Tracer, outputs: Sequence[Node]) -> None:
+    """Raises TraceError if the outputs depend on a traced value of another call."""
+    own = set(tracer.inputs)
+    for node in topological(outputs):
+        if node.op is INPUT and node not in own:
+            raise TraceError(
+                f"the function uses a traced value {node.type} of another call, which is over (its input "
+                f"{node.name}, made at {node.origin.location or '?'}); return it from there instead."
+            )
 
 
 def _settle_arrays(tracer: Tracer, outputs: Sequence[Node], written: set[Node]) -> tuple[Graph, tuple[Source, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from graphc.autodiff import pull, push
+from graphc.autodiff import Carrier, pull, push
 from graphc.ir import origin
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, topological
@@ -14,7 +14,7 @@ from graphc.ops.movement import zeros_as
 from graphc.primitive import Value
 
 
-class _Formulas:
+class _Formulas(Carrier[Node]):
     """Reads nodes as values of themselves: what the rules build is the derivative's formula."""
 
     def sources(self, vertex: Node) -> Sequence[Node | None]:
@@ -25,9 +25,6 @@ class _Formulas:
 
     def deriving(self, vertex: Node) -> AbstractContextManager[object]:
         return origin.during(origin.derivative_of(vertex))
-
-    def arrived(self, vertex: Node, cotangent: Value) -> Value:
-        return cotangent
 
 
 def differentiate(graph: Graph) -> Graph:

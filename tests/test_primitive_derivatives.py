@@ -73,7 +73,7 @@ def moving(sample: Sample, primitive: Primitive, number: int, direction: Array) 
 
 
 def cotangent(primitive: Primitive, number: int, g: Any, y: Any, xs: Sequence[Any], sample: Sample) -> Any:
-    return cotangent_of_operand(primitive, number, g, y, list(xs), sample.attrs, False)
+    return cotangent_of_operand(primitive, number, g, y, list(xs), sample.attrs)
 
 
 def near(got: Any, want: Any, scale: float = 1.0) -> None:
