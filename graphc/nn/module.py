@@ -211,17 +211,22 @@ class Module:
         """train(False)."""
         return self.train(False)
 
-    def to(self, dtype: Any) -> Self:
-        """Convert the floating parameters, their gradients and the floating buffers to a floating dtype. Returns self.
+    def to(self, target: Any) -> Self:
+        """Move parameters, gradients and buffers to a device, or convert the floating ones to a dtype. Returns self.
 
-        The parameters stay the same objects. Raises DTypeError for an integer or boolean dtype.
+        target: "cpu", "cuda" or a floating dtype. The parameters stay the same objects; make optimizers afterwards.
+        Raises DeviceError where there is no such device, DTypeError for an integer or boolean dtype.
         """
-        target = dtype_of(dtype)
-        if target.kind != "f":
-            raise DTypeError(f"to: a module's parameters are float32 or float64, not {target.name}.")
-        for value in chain(self.parameters(), self.buffers()):
-            if value.dtype.kind == "f" and value.dtype is not target:
-                convert_(value, target)
+        tensors = list(chain(self.parameters(), self.buffers()))
+        if target not in ("cpu", "cuda"):
+            dtype = dtype_of(target)
+            if dtype.kind != "f":
+                raise DTypeError(f"to: a module's parameters are float32 or float64, not {dtype.name}.")
+            tensors = [x for x in tensors if x.dtype.kind == "f" and x.dtype is not dtype]
+        else:
+            tensors = [x for x in tensors if x.device != target]
+        for x in tensors:
+            convert_(x, target)
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:

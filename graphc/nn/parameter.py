@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from graphc.tape import no_grad
 from graphc.tensor import Tensor, as_tensor
-from graphc.types import DEFAULT_FLOAT, DType, Scalar, Shape, dtype_of
+from graphc.types import DEFAULT_FLOAT, Scalar, Shape, dtype_of
 
 
 class Parameter(Tensor):
@@ -43,10 +43,11 @@ def clear_grad(x: Tensor, set_to_none: bool = True) -> None:
             x.grad.zero_()
 
 
-def convert_(x: Tensor, dtype: DType) -> None:
-    """Give a leaf elements of another dtype, in memory of their own, and its gradient too. It stays the same object."""
-    grad, x.grad = x.grad, None
-    x._data = x._data.astype(dtype.numpy)
+def convert_(x: Tensor, target: Any) -> None:
+    """Put a leaf's elements, and its gradient's, on another device or into another dtype. It stays the same object."""
+    moved, grad = x.detach().to(target), x.grad
+    x.grad = None
+    x._data = moved._data
     x._view = x._version = None  # what it shared memory with keeps the old elements
     if grad is not None:
-        x.grad = grad.astype(dtype)
+        x.grad = grad.to(target)

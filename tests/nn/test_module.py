@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 
 import numpy as np
 import pytest
 
-from graphc.errors import StateError
+from graphc.errors import DeviceError, DTypeError, StateError
 from graphc.nn import (
     Conv2d,
     Dropout,
@@ -234,3 +235,16 @@ def test_to_changes_dtype_in_place() -> None:
     assert out.dtype is float64
     out.sum().backward()
     assert all(p.grad.dtype is float64 for p in model.parameters())
+
+
+def test_to_a_device_that_is_there_and_one_that_is_not() -> None:
+    model = Block(2)
+    memory = model.scale.detach().numpy()
+    assert model.to("cpu") is model
+    assert np.shares_memory(model.scale.detach().numpy(), memory)
+    with pytest.raises(DTypeError, match="float32 or float64, not int64"):
+        model.to("int64")
+    if "cupy" not in sys.modules:
+        with pytest.raises(DeviceError, match="import cupy"):
+            model.to("cuda")
+    assert model.scale.dtype.name == "float32"
