@@ -6,6 +6,7 @@ from graphc.errors import GraphcError, VerifyError
 from graphc.ir.graph import Graph
 from graphc.ir.node import FUSED, INPUT, Node
 from graphc.ir.text import print_node
+from graphc.types import TensorType
 
 _WINDOW = 3
 
@@ -20,6 +21,10 @@ def verify(graph: Graph, after: str = "") -> Graph:
         problem = _problem(node, i, place, declared)
         if problem is not None:
             raise VerifyError(f"{_stage(after)}{problem}\n{_window(graph, i)}\nfrom {node.origin}")
+    for number, output in enumerate(graph.outputs):
+        if not isinstance(output.type, TensorType):
+            window = _window(graph, place[output])
+            raise VerifyError(f"{_stage(after)}output {number} is a group of results, not one of them\n{window}")
     return graph
 
 
@@ -37,10 +42,16 @@ def _problem(node: Node, i: int, place: dict[Node, int], declared: set[Node]) ->
         inner = node.attrs["graph"]
         if [n.type for n in inner.inputs] != [n.type for n in node.inputs]:
             return "the inner graph's inputs don't have the operands' types"
+        try:
+            verify(inner)
+        except VerifyError as error:
+            return f"inner graph: {error}\nin"
     try:
         inferred = node.op.infer(*[n.type for n in node.inputs], **node.attrs)
     except GraphcError as error:
         return f"ill-typed: {error}"
+    except (TypeError, ValueError, LookupError) as error:  # operands or attributes that the operation doesn't have
+        return f"ill-formed: {error}"
     return None if inferred == node.type else f"has type {node.type}, but infers {inferred}"
 
 
