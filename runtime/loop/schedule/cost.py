@@ -16,7 +16,7 @@ from graphc.runtime.loop.ir import Accumulate, Buffer, Expr, Load, Var
 from graphc.runtime.loop.nest import Nest, Stage
 from graphc.types import DType, float32
 
-from .rewrite import expressions, parts
+from .rewrite import conjuncts, expressions, parts
 
 SIMPLE = 0.5
 ARITHMETIC: dict[str, float] = {
@@ -33,13 +33,20 @@ SERIAL_SCATTER = 4.0  # an accumulation through memory waits for the one before
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One load or store. varies: names of axes that its data-dependent offset or mask depends on."""
+    """One load or store.
+
+    varies: names of axes that its data-dependent offset depends on. guards: those that each condition of its mask does.
+    """
 
     buffer: Buffer
     at: Affine
     varies: frozenset[str]
-    masked: frozenset[str]
+    guards: tuple[frozenset[str], ...]
     store: bool
+
+    @property
+    def masked(self) -> frozenset[str]:
+        return frozenset().union(*self.guards)
 
     def depends(self, axis: Axis) -> bool:
         return bool(self.at.coefficient(axis)) or axis.name in self.varies
@@ -178,8 +185,8 @@ def _stage(stage: Stage, depends: dict[str, frozenset[str]]) -> StageFacts:
         accesses.update((_load(p, depends), None) for p in parts(expr) if isinstance(p, Load))
     for store in stage.stores:
         varies = frozenset().union(*(dependence(index, depends) for index, _ in store.offset.dynamic))
-        masked = frozenset() if store.mask is None else dependence(store.mask, depends)
-        accesses[Access(store.buffer, store.offset.affine, varies, masked, True)] = None
+        guards = tuple(dependence(condition, depends) for condition in conjuncts(store.mask))
+        accesses[Access(store.buffer, store.offset.affine, varies, guards, True)] = None
     fold_loads: dict[Access, None] = {}
     for fold in stage.folds:
         depends[fold.var.name] = dependence(fold.value, depends) - {axis.name for axis in stage.axes}
@@ -197,5 +204,5 @@ def _arithmetic(expr: Expr) -> float:
 
 def _load(load: Load, depends: dict[str, frozenset[str]]) -> Access:
     varies = frozenset().union(*(dependence(index, depends) for index, _ in load.offset.dynamic))
-    masked = frozenset() if load.mask is None else dependence(load.mask, depends)
-    return Access(load.buffer, load.offset.affine, varies, masked, False)
+    guards = tuple(dependence(condition, depends) for condition in conjuncts(load.mask))
+    return Access(load.buffer, load.offset.affine, varies, guards, False)

@@ -36,9 +36,9 @@ class Traffic:
         found = [self.touched(frozenset(order[j:])) for j in range(len(order) + 1)]
         total = 0.0
         for size, price in LEVELS:
-            j = next((j for j, (_, room) in enumerate(found) if room <= size), len(order))
-            if j == 0:
-                total += sum(found[0][0]) * price
+            j = next((j for j, (_, room) in enumerate(found) if room <= size), -1)
+            if j <= 0:  # all of it fits, or not even what one tile needs
+                total += sum(found[j][0]) * (prod(self.trips[axis] for axis in order) if j else 1) * price
                 continue
             axis = order[j - 1]
             moved = sum(

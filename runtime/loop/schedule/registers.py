@@ -9,10 +9,12 @@ from typing import TypeAlias
 from graphc.ir.expr import Axis
 from graphc.runtime.cpu.target import Target
 
-from .cost import FOLD_LANES, LANE_LOAD, SIMPLE, Access, StageFacts
+from .cost import FOLD_LANES, LANE_LOAD, MASK, SIMPLE, Access, StageFacts
 
 Rows: TypeAlias = tuple[tuple[Axis, int], ...]
 
+UNALIGNED_LOAD = 1.0  # most cross a cache line
+MASK_REGISTERS = 4  # one of so many registers is for the computation of masks
 LATENCY = 4.0  # cycles from one multiply-add to the next on the same register
 LOOP, TILE = 0.75, 20.0  # cycles of overhead of an iteration, and of starting and ending a tile
 MOST_VECTORS = 4
@@ -33,7 +35,9 @@ def register_tiles(
     own = lanes in stage.axes
     wide = max((fold.value.dtype.itemsize * width * 8 / target.vector_bits for fold in stage.folds), default=1.0)
     room = target.vector_registers
-    usable = [axis for axis in outer if axis != lanes and stage.folds and _reusable(facts, axis, packed)]
+    if any(lanes.name in load.masked for load in facts.fold_loads):
+        room -= room // MASK_REGISTERS
+    usable = [axis for axis in outer if axis != lanes and stage.folds and _reusable(facts, axis, lanes, packed)]
     sizes = {axis: [n for n in _even_sizes(axis.extent, room) if n > 1] for axis in usable}
     options: list[Rows] = [()]
     options += [((axis, size),) for axis in usable for size in sizes[axis]]
@@ -75,6 +79,10 @@ class _Model:
             fills = load.depends(lanes)
             gathered = load.at.coefficient(lanes) != 1 and load is not packed
             price = LANE_LOAD * width if fills and gathered else 0.5
+            if fills and not gathered and load is not packed and not _aligned(load, lanes, width):
+                price = UNALIGNED_LOAD
+            if lanes.name in load.masked:
+                price += MASK
             self.loads.append((price, fills, frozenset(axis for axis in outer if load.depends(axis))))
 
     def staged(self, rows: Rows) -> int:
@@ -117,11 +125,20 @@ def _variants(lanes: Axis, own: bool, width: int, vectors: int, rows: Rows) -> f
     return 1 + VARIANT * (kinds - 1)
 
 
-def _reusable(facts: StageFacts, axis: Axis, packed: Access | None) -> bool:
-    """Whether several points of an outer axis side by side share a load, and no mask tells them apart."""
+def _aligned(load: Access, lanes: Axis, width: int) -> bool:
+    """Whether vectors start at whole registers of their array, as far as strides tell."""
+    return all(axis == lanes or step % width == 0 for axis, step in load.at.terms) and load.at.const % width == 0
+
+
+def _reusable(facts: StageFacts, axis: Axis, lanes: Axis, packed: Access | None) -> bool:
+    """Whether several points of an outer axis side by side share a load, and no mask tells them apart.
+
+    A condition that differs from lane to lane is there for every point anyway.
+    """
     loads = facts.fold_loads
     shared = any(not load.depends(axis) for load in loads)
-    return shared and not any(axis.name in load.masked for load in loads) and not (packed and packed.depends(axis))
+    told = any(axis.name in names and lanes.name not in names for load in loads for names in load.guards)
+    return shared and not told and not (packed and packed.depends(axis))
 
 
 def _even_sizes(extent: int, most: int) -> list[int]:
