@@ -19,7 +19,8 @@ The `width` of a `parallel` loop is its grain: how many iterations, one after th
 Meaning. A `vector` loop computes all its iterations side by side, in chunks of `width` lanes with a
 masked remainder; nothing but Accumulate may carry a value between lanes. `unroll` is a serial loop
 that printers write out. `parallel` loops stand outermost only, their iterations are independent, and a
-barrier follows each. Scratch memory belongs to one iteration of the parallel loop, and its lanes share it.
+barrier follows each. Scratch memory belongs to one iteration of the parallel loop, and its lanes share it;
+what is allocated before the loop is shared by all iterations.
 Register buffers are addressed by axes of `unroll` and `vector` loops and constants only; where the vector axis
 appears in a register offset its coefficient is 1 and lanes beyond the loop's extent do not exist.
 Accumulate op "sum" of a Call("mul") is a fused multiply-add.

@@ -104,8 +104,8 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         moved, order = _order(facts, lanes, packed, panel, size, trips, cycles if parallel else 0.0)
         grain = 0
         if parallel and order:
-            each = cycles / max(1, trips[order[0]])
-            grain = max(1, round(WORTH_A_RANGE / each), trips[order[0]] // MOST_RANGES)
+            shared = next((trips[axis] for axis in order if trips[axis] > 1), 1)
+            grain = max(1, round(WORTH_A_RANGE * shared / cycles), shared // MOST_RANGES)
         if not inner:
             moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
         yield (

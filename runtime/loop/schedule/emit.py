@@ -12,12 +12,12 @@ from graphc.runtime.loop.nest import Nest, Stage
 from graphc.types import bool_, int64
 
 from .choose import Plan
-from .cost import Access, Facts
+from .cost import ARITHMETIC, SIMPLE, Access, Facts
 from .folds import emit_stage
 from .rewrite import Rewriter, expressions, parts, variables
 from .tile import Tile, loops, scope
 
-MOST_WRITTEN_OUT = 160  # operations of an epilogue, over all vectors of a tile; more are put into a loop
+MOST_WRITTEN_OUT = 160  # instructions, roughly, of an epilogue, over all vectors of a tile; more are put into a loop
 
 
 def emit(facts: Facts, plan: Plan) -> Kernel:
@@ -77,7 +77,8 @@ class _Emitter:
         """The loops over the blocks of the axes in `order`; rows and lanes: the tile's axes so far."""
         if self.plan.packed is not None and not rewriter.loads and not any(map(self.plan.packed.depends, order)):
             copy, instead = self.pack(self.plan.packed, rewriter, lanes)
-            return copy + self.blocks(order, replace(rewriter, loads=instead), rows, lanes)
+            inside = replace(rewriter, loads=instead)
+            return copy + self.blocks(order, inside, rows, lanes, outermost=outermost)
         if not order:
             return self.tile(rewriter, rows, lanes)
         if self.plan.panel and not self.panel and order == (self.plan.lanes,):
@@ -101,7 +102,8 @@ class _Emitter:
             elif part.size > 1:
                 inner_rows = (*rows, Axis(f"{axis.name}_row", part.size))
                 at += inner_rows[-1]
-            block = self.blocks(rest, rewriter.with_axes({axis.name: at}), inner_rows, inner_lanes)
+            still = outermost and number.extent == 1  # no loop so far: the next one may be the parallel one
+            block = self.blocks(rest, rewriter.with_axes({axis.name: at}), inner_rows, inner_lanes, outermost=still)
             if parallel:
                 block = _between(number, done, done + part.count, block)
             elif part.count > 1:
@@ -209,8 +211,10 @@ class _Emitter:
 
     def bulky(self, stages: tuple[Stage, ...], tile: Tile) -> bool:
         """Whether writing out these stages for each row would make much code."""
-        ops = sum(1 for stage in stages for e in expressions(stage) for p in parts(e) if isinstance(p, Call | Load))
-        return ops * tile.size // tile.width > MOST_WRITTEN_OUT
+        found = [p for stage in stages for e in expressions(stage) for p in parts(e)]
+        instructions = sum(2 * ARITHMETIC.get(p.op, SIMPLE) for p in found if isinstance(p, Call))
+        instructions += sum(1 for p in found if isinstance(p, Load))
+        return instructions * tile.size / tile.width > MOST_WRITTEN_OUT
 
     def one_by_one(self, stages: tuple[Stage, ...], rewriter: Rewriter, tile: Tile) -> Block:
         """The rows in a loop: what they need of the registers is first put into memory."""
