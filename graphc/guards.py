@@ -2,36 +2,53 @@
 
 A trace freezes everything that isn't a tensor: numbers, flags, the length of a list, which object a name
 means. While a function is traced, the Watcher notes each Python function that runs. From the globals and
-closure variables that their code names, and the attributes of the objects found there, it collects guards:
+closure variables that their code names, and the attributes of the objects found there, a Walk collects guards:
 "this name in this dict still holds this value". A compiled call checks them first; a guard that fails makes
 it trace again, and the guard can say why.
 
-Reading a clock, NumPy's or Python's random numbers inside a traced function is refused: a frozen one is a bug.
+A first Walk is done before the function runs, over the code that it may reach. What it finds changed afterwards
+was changed by the function itself, and native code wouldn't do that again: such a trace serves one call only. A
+traced value found there has leaked, and is refused. So is reading a clock or random numbers of NumPy or Python:
+a frozen one is a bug.
 """
 
 from __future__ import annotations
 
-import builtins
-import gc
-import random
+import functools
+import io
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from types import BuiltinFunctionType, CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from graphc.errors import TraceError
 from graphc.optim.optimizer import ParamGroup
 from graphc.tensor import Tensor
 from graphc.types import DType
 
-_MISSING = object()
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, np.dtype, np.generic, slice, range)
-_CLOCKS = frozenset({"time"})
-_RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
+MISSING = object()
+PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, np.dtype, np.generic, slice, range)
+# names that make code read attributes which it doesn't name
+_DYNAMIC = frozenset({"getattr", "hasattr", "vars", "__dict__", "attrgetter", "asdict", "astuple", "fields"})
+# library code calls these on the user's objects
+_CALLED = frozenset({"__call__", "forward"})
+
+Scope = tuple[CodeType, dict[str, Any], dict[str, Any]]  # code, its globals, values of its free variables and self
+_GONE = (KeyError, IndexError, AttributeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,224 +62,257 @@ class Guard:
     def holds(self) -> bool:
         try:
             now = self.read()
-        except (KeyError, IndexError, AttributeError, ValueError):
-            now = _MISSING
-        expected = self.expected
-        if now is expected:
-            return True
-        if type(now) is not type(expected) or not isinstance(expected, (*_PLAIN, tuple)):
-            return False
-        return bool(now == expected) or (expected != expected and now != now)
+        except _GONE:
+            now = MISSING
+        return now is self.expected or _same(now, self.expected)
 
     def explain(self) -> str:
         """What differs, for the report of a recompilation."""
         try:
             now = _short(self.read())
-        except (KeyError, IndexError, AttributeError, ValueError):
+        except _GONE:
             now = "gone"
-        return f"{self.name} was {_short(self.expected)}, is {now}"
+        before = _short(self.expected)
+        return f"{self.name} was {before}, is {now}" if before != now else f"{self.name} is another {before}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents(Guard):
+    """The bytes of the array that read() gives must be those of `expected`, a copy."""
+
+    def holds(self) -> bool:
+        now = self.read()
+        return now.shape == self.expected.shape and bool(np.array_equal(_bytes(now), _bytes(self.expected)))
+
+    def explain(self) -> str:
+        return f"{self.name} changed (pass the array as an argument, or keep it in a tensor, to follow it)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Never(Guard):
+    """Holds for no call: the function changes what it reads."""
+
+    def holds(self) -> bool:
+        return False
+
+    def explain(self) -> str:
+        return (
+            f"{self.name} is changed by the function itself, from {_short(self.expected)} to {_short(self.read())}; "
+            "each call has to be traced. Keep such state in a tensor, or change it outside"
+        )
+
+
+def _same(now: Any, expected: Any) -> bool:
+    """Whether a plain value, or a tuple of such, is the same for all that a trace makes of it."""
+    if now is expected:
+        return True
+    if type(now) is not type(expected):
+        return False
+    if isinstance(expected, tuple):
+        return len(now) == len(expected) and all(_same(a, b) for a, b in zip(now, expected, strict=True))
+    if not isinstance(expected, PLAIN):
+        return False
+    if isinstance(expected, float) and expected == 0:
+        return bool(now == 0) and math.copysign(1, now) == math.copysign(1, expected)
+    return bool(now == expected) or (expected != expected and now != now)
+
+
+def _bytes(array: npt.NDArray[Any]) -> Any:
+    if array.dtype.hasobject:
+        return np.array([id(x) for x in array.flat], np.int64)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {value.dtype.short}{list(value.shape)}"
+    if value is MISSING:
+        return "absent"
     text = repr(value)
     return text if len(text) < 60 else f"{type(value).__name__} object"
 
 
-class Watcher:
-    """Collects guards during one trace. Use as a context manager around the traced call."""
+class Walk:
+    """Guards on everything that the given scopes' code can read by name, and what they lead to.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self._codes: dict[CodeType, FrameType | None] = {}
-        self._scopes: list[tuple[CodeType, dict[str, Any], dict[str, Any]]] = []
-        self._guards: list[Guard] = []
+    before: done before the trace, to see later what the function itself changed.
+    """
+
+    def __init__(self, function: Callable[..., Any], scopes: Iterable[Scope], before: bool = False) -> None:
+        self.guards: list[Guard] = []
+        self.arrays: set[int] = set()  # ids of the NumPy arrays that were found
+        self.tensors: set[int] = set()  # ids of the tensors that were found
+        self.generators: list[tuple[str, Any, str]] = []  # NumPy's generators: name, generator, state
+        self.iterators: dict[int, str] = {}  # id of an iterator -> its name
+        self.containers: list[tuple[str, Any]] = []  # lists and dicts that outlive the call
         self._seen: set[int] = set()
-        self._keep: list[Any] = []  # objects whose ids are in _seen stay alive until the guards are made
-        self._arrays: set[int] = set()
-        self._attributes: set[str] = set()
-        self._tensors: set[int] = set()
-        self._previous: Any = None
-        self._collecting = False
-        self._collected = False
-
-    # ------------------------------------------------------------------------------- while tracing
-
-    def __enter__(self) -> Watcher:
-        # a collection in the middle would run others' callbacks and finalizers as if the function had called them
-        self._collecting = gc.isenabled()
-        gc.disable()
-        self._previous = sys.getprofile()
-        sys.setprofile(self._event)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(self._previous)
-        if self._collecting:
-            gc.enable()
-
-    def _event(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call":
-            code = frame.f_code
-            if code in self._codes:
-                return
-            self._codes[code] = None
-            if _library(frame.f_globals.get("__name__", "")):
-                return
-            cells = {n: frame.f_locals.get(n, _MISSING) for n in code.co_freevars}
-            receivers = {n: v for n, v in frame.f_locals.items() if n == "self"}
-            self._scopes.append((code, frame.f_globals, {**cells, **receivers}))
-        elif event == "c_call":
-            self._refuse_clocks(frame, argument)
-
-    def _refuse_clocks(self, frame: FrameType, function: Any) -> None:
-        if _internal(frame.f_globals.get("__name__", "")):
-            return
-        owner = getattr(function, "__self__", None)
-        clock = getattr(function, "__module__", None) in _CLOCKS and isinstance(function, BuiltinFunctionType)
-        if clock or isinstance(owner, _RANDOM):
-            what = "a clock" if clock else "random numbers of Python or NumPy"
-            raise TraceError(
-                f"the compiled function reads {what} ({function.__name__}) at "
-                f"{frame.f_code.co_filename}:{frame.f_lineno}: "
-                "its value would be frozen. Pass it as an argument, or draw with graphc.random."
-            )
-
-    # -------------------------------------------------------------------------- told by the tracer
-
-    def tensor(self, x: Tensor) -> None:
-        """A tensor from outside became an input: what its input was made for must stay so."""
-        name = f"captured tensor {x.dtype.short}{list(x.shape)}"
-        self._add(f"shape of {name}", lambda: x.shape, x.shape)
-        self._add(f"dtype of {name}", lambda: x.dtype, x.dtype)
-        self._add(f"requires_grad of {name}", lambda: x.requires_grad, x.requires_grad)
-
-    def grad(self, x: Tensor) -> None:
-        """The function looked at x.grad."""
-        now = x._grad
-        if now is None:
-            self._add(f"grad of a tensor {x.dtype.short}{list(x.shape)}", lambda: x._grad, None)
-        else:
-            self._add(f"grad of a tensor {x.dtype.short}{list(x.shape)}", lambda: x._grad, now)
-
-    def number(self, group: Any, key: Any) -> None:
-        """A hyperparameter became an input; it must stay a number."""
-        if isinstance(key, str):
-            self._add(f"type of {key}", lambda: type(group[key]), type(group[key]))
-        else:
-            name, position = key
-            self._add(f"type of {name}[{position}]", lambda: type(group[name][position]), type(group[name][position]))
-
-    def option(self, group: Any, name: str, test: Callable[[Any], Any]) -> Any:
-        """A hyperparameter decides the course of the step."""
-        value = test(group[name])
-        self._add(f"option {name}", lambda: test(group[name]), value)
-        return value
-
-    # ------------------------------------------------------------------------------ after tracing
-
-    def guards(self) -> tuple[Guard, ...]:
-        """Every guard of this trace."""
-        self._collect()
-        return tuple(self._guards)
-
-    def arrays(self) -> set[int]:
-        """ids of the NumPy arrays that can be reached from outside of the traced call."""
-        self._collect()
-        return self._arrays
-
-    def _add(self, name: str, read: Callable[[], Any], expected: Any) -> None:
-        self._guards.append(Guard(name, read, expected))
-
-    def _collect(self) -> None:
-        if self._collected:
-            return
-        self._collected = True
-        for code, _, _ in self._scopes:
-            self._attributes.update(code.co_names)
-        function = self._function
-        self._object("function", function)
-        for code, names, cells in self._scopes:
-            for name in _global_names(code):
+        self._keep: list[Any] = []  # objects whose ids are in _seen stay alive
+        self._before = before
+        scopes = list(scopes)
+        self._attributes = {name for code, _, _ in scopes for name in code.co_names}
+        self._dynamic = not self._attributes.isdisjoint(_DYNAMIC)
+        self._value("function", function)
+        for code, names, cells in scopes:
+            for name in code.co_names:
                 if name in names:
                     self._entry(name, names, name)
+                elif name in sys.modules and not is_library(name):  # imported by the code itself
+                    self._value(name, sys.modules[name])
             for name, value in cells.items():
-                if value is not _MISSING:
-                    self._walk(name, value)
+                if value is not MISSING:
+                    self._value(name, value)
+
+    def leaked(self) -> tuple[str, Tensor] | None:
+        """A traced value that is now held by what was there before the trace: (where, value)."""
+        for guard in self.guards:
+            try:
+                now = guard.read()
+            except _GONE:
+                continue
+            if _is_traced(now):
+                return guard.name, now
+        for name, container in self.containers:
+            for x in container.values() if isinstance(container, dict) else container:
+                if _is_traced(x):
+                    return name, x
+        return None
+
+    def _add(self, name: str, read: Callable[[], Any], expected: Any) -> None:
+        self.guards.append(Guard(name, read, expected))
 
     def _entry(self, name: str, mapping: dict[Any, Any], key: Any) -> None:
         """A slot of a dict (globals, an object's attributes, a dict): guard what it holds, and walk into it."""
         value = mapping[key]
-        if isinstance(value, type) and not _library(value.__module__):
-            self._defaults(name, value, value, {}, every=False)
-        if isinstance(value, (type, BuiltinFunctionType)):
+        if isinstance(value, BuiltinFunctionType) or (isinstance(value, type) and is_library(value.__module__)):
             return
         if not isinstance(value, ModuleType):
             self._add(name, lambda: mapping[key], value)
-        self._walk(name, value)
+        self._value(name, value)
 
-    def _walk(self, name: str, value: Any) -> None:
-        if isinstance(value, (*_PLAIN, type, BuiltinFunctionType)) or id(value) in self._seen:
+    def _value(self, name: str, value: Any) -> None:
+        if isinstance(value, (*PLAIN, BuiltinFunctionType)) or id(value) in self._seen:
             return
         self._seen.add(id(value))
         self._keep.append(value)
-        if isinstance(value, np.ndarray):
-            self._arrays.add(id(value))
-            self._add(f"shape of {name}", lambda: value.shape, value.shape)
-        elif isinstance(value, Tensor):
-            pass
-        elif isinstance(value, ModuleType):
-            if not _library(value.__name__):
-                for key in sorted(self._attributes & value.__dict__.keys()):
-                    if not key.startswith("__"):
-                        self._entry(f"{name}.{key}", value.__dict__, key)
-        elif isinstance(value, dict):
+        match value:
+            case Tensor():
+                self.tensors.add(id(value))
+            case np.ndarray():
+                self.arrays.add(id(value))
+                self.guards.append(Contents(f"the array {name}", lambda: value, value.copy()))
+            case np.random.Generator() | np.random.RandomState():
+                self.generators.append((name, value, state_of(value)))
+            case ModuleType():
+                if not is_library(value.__name__):
+                    for key in sorted(self._attributes & value.__dict__.keys()):
+                        if not key.startswith("__"):
+                            self._entry(f"{name}.{key}", value.__dict__, key)
+            case type():
+                if not is_library(value.__module__):
+                    self._class(name, value)
+            case MethodType():
+                self._value(name, value.__self__)
+                self._value(name, value.__func__)
+            case FunctionType():
+                self._function(value)
+            case functools.partial():
+                self._value(name, value.func)
+                self._value(name, value.args)
+                self._value(name, value.keywords)
+            case _:
+                self._elements(name, value)
+                self._object(name, value)
+
+    def _elements(self, name: str, value: Any) -> None:
+        """What a container holds."""
+        if isinstance(value, dict):
+            self.containers.append((name, value))
             self._add(f"keys of {name}", lambda: tuple(value), tuple(value))
             # a parameter group's options are read through the tracer, which told number() and option()
-            for key in ("params",) if isinstance(value, ParamGroup) else value:
+            for key in ("params",) if isinstance(value, ParamGroup) else tuple(value):
                 self._entry(f"{name}[{key!r}]", value, key)
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, list):
+            self.containers.append((name, value))
             self._add(f"length of {name}", lambda: len(value), len(value))
             for i, x in enumerate(value):
-                if isinstance(value, list):
-                    self._add(f"{name}[{i}]", _item(value, i), x)
-                self._walk(f"{name}[{i}]", x)
-        elif isinstance(value, (set, frozenset)):
-            self._add(f"elements of {name}", lambda: tuple(sorted(map(repr, value))), tuple(sorted(map(repr, value))))
-        else:
-            self._object(name, value)
+                self._add(f"{name}[{i}]", functools.partial(value.__getitem__, i), x)
+                self._value(f"{name}[{i}]", x)
+        elif isinstance(value, tuple):
+            for i, x in enumerate(value):
+                self._value(f"{name}[{i}]", x)
+        elif isinstance(value, (set, frozenset, deque, bytearray, array)):
+            self._add(f"elements of {name}", lambda: tuple(value), tuple(value))
+            for x in tuple(value):
+                self._value(f"an element of {name}", x)
+        elif hasattr(type(value), "__next__") and not isinstance(value, io.IOBase):
+            self.iterators[id(value)] = name
+
+    def _function(self, value: FunctionType) -> None:
+        name = value.__name__
+        if is_library(value.__module__ or ""):
+            return
+        self._add(f"code of {name}", lambda: value.__code__, value.__code__)
+        self._add(f"defaults of {name}", lambda: value.__defaults__, value.__defaults__)
+        for variable, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            self._cell(variable, cell)
+        self._value(f"defaults of {name}", value.__defaults__)
+        self._value(f"defaults of {name}", value.__kwdefaults__)
 
     def _object(self, name: str, value: Any) -> None:
-        if isinstance(value, MethodType):
-            self._walk(name, value.__self__)
-            value = value.__func__
-        if isinstance(value, FunctionType):
-            for variable, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-                self._cell(variable, cell)
-            for i, default in enumerate(value.__defaults__ or ()):
-                self._walk(f"default {i} of {value.__name__}", default)
-            return
+        cls = type(value)
+        internal = is_internal(cls.__module__)
         attributes = getattr(value, "__dict__", None)
-        if type(attributes) is dict:
-            # graphc's own objects (modules, optimizers) read any of their attributes; others those that the code names
-            every = _internal(type(value).__module__) or any(_internal(c.__module__) for c in type(value).__mro__)
-            for key in list(attributes):
-                if every or key in self._attributes:
-                    self._entry(f"{name}.{key}", attributes, key)
-            self._defaults(name, value, type(value), attributes, every)
+        if type(attributes) is not dict:
+            attributes = {}
+        if internal and "__wrapped__" in attributes:  # a compiled function is what it wraps
+            self._value(name, attributes["__wrapped__"])
+            return
+        if internal and self._before:  # changes its own state in its own ways; but its parts may be the user's
+            for key, part in list(attributes.items()):
+                if not isinstance(part, (dict, list, tuple)):
+                    self._value(f"{name}.{key}", part)
+            return
+        # graphc's own objects (modules, optimizers) read any of their attributes; others those that the code names
+        every = internal or any(is_internal(c.__module__) for c in cls.__mro__)
+        if self._dynamic and not every and not is_library(cls.__module__):
+            every = True
+            self._add(f"attributes of {name}", lambda: tuple(attributes), tuple(attributes))
+        for key in list(attributes):
+            if every or key in self._attributes:
+                self._entry(f"{name}.{key}", attributes, key)
+        self._inherited(name, value, attributes, every)
 
-    def _defaults(self, name: str, owner: Any, cls: type, own: Mapping[str, Any], every: bool) -> None:
-        """What `owner` has from its class, until it gets its own: numbers and the like, not methods."""
-        found: dict[str, Any] = {}
+    def _inherited(self, name: str, value: Any, own: dict[str, Any], every: bool) -> None:
+        """What an object has from its class, until it gets its own: numbers and the like, slots, methods."""
+        done: set[str] = set(own)
+        for base in type(value).__mro__[:-1]:
+            if not is_library(base.__module__):
+                self._value(base.__name__, base)
+            for key, found in vars(base).items():
+                if key in done or not (every or key in self._attributes):
+                    continue
+                done.add(key)
+                if isinstance(found, MemberDescriptorType) or _is_setting(key, found):
+                    now = getattr(value, key, MISSING)
+                    self._add(f"{name}.{key}", functools.partial(getattr, value, key), now)
+                    self._value(f"{name}.{key}", now)
+                elif isinstance(found, FunctionType) and key in self._attributes and not is_library(base.__module__):
+                    self._add(f"{name}.{key}", functools.partial(own.get, key, MISSING), MISSING)
+
+    def _class(self, name: str, cls: type) -> None:
+        """What code reads of a class of the user's: its settings and functions."""
         for base in cls.__mro__[:-1]:
-            for key, value in vars(base).items():
-                plain = isinstance(value, (*_PLAIN, tuple, list, dict, Tensor, np.ndarray)) and not key.startswith("__")
-                if plain and key not in own and (every or key in self._attributes):
-                    found.setdefault(key, value)
-        for key, value in found.items():
-            self._add(f"{name}.{key}", partial(getattr, owner, key), value)
-            self._walk(f"{name}.{key}", value)
+            if is_library(base.__module__):
+                continue
+            for key, found in vars(base).items():
+                if key in self._attributes or key in _CALLED:
+                    inner = getattr(found, "__func__", None) or getattr(found, "fget", None) or found
+                    if isinstance(inner, FunctionType):
+                        self._add(f"{base.__name__}.{key}", functools.partial(_class_slot, base, key), found)
+                        self._value(f"{base.__name__}.{key}", inner)
+                    elif _is_setting(key, found):
+                        self._add(f"{name}.{key}", functools.partial(getattr, cls, key), getattr(cls, key))
+                        self._value(f"{name}.{key}", found)
 
     def _cell(self, name: str, cell: CellType) -> None:
         try:
@@ -270,24 +320,36 @@ class Watcher:
         except ValueError:
             return
         self._add(name, lambda: cell.cell_contents, value)
-        self._walk(name, value)
+        self._value(name, value)
 
 
-def _item(values: list[Any], i: int) -> Callable[[], Any]:
-    return lambda: values[i]
+def _class_slot(cls: type, key: str) -> Any:
+    return vars(cls)[key]
 
 
-def _internal(module: str) -> bool:
+def _is_setting(key: str, value: Any) -> bool:
+    """Whether a class attribute is a value rather than a method or a descriptor."""
+    return isinstance(value, (*PLAIN, tuple, list, dict, Tensor, np.ndarray)) and not key.startswith("__")
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, Tensor) and value._data is None
+
+
+def is_internal(module: str) -> bool:
     return module == "graphc" or module.startswith("graphc.")
 
 
-def _library(module: str) -> bool:
+def is_library(module: str) -> bool:
     """Whether the code of a module is taken as fixed: graphc, NumPy, Python's own library."""
     root = module.partition(".")[0]
     return root != "__main__" and (root in ("graphc", "numpy", "networkx") or root in sys.stdlib_module_names)
 
 
-def _global_names(code: CodeType) -> Iterator[str]:
-    for name in code.co_names:
-        if not hasattr(builtins, name):
-            yield name
+def state_of(generator: Any) -> str:
+    """The state of a NumPy generator, to be compared."""
+    if isinstance(generator, np.random.RandomState):
+        _, key, position, has_gauss, gauss = generator.get_state()
+        return repr((np.asarray(key).tobytes(), position, has_gauss, gauss))
+    state = generator.bit_generator.state
+    return repr({k: np.asarray(v).tobytes() for k, v in state["state"].items()}) + repr(state.get("has_uint32"))

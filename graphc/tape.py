@@ -146,6 +146,7 @@ class _Modes(threading.local):
 
     recording = True
     anomaly = False
+    sweep = 0  # number of the reverse sweep that is running, 0 outside of any
 
     def __init__(self) -> None:
         self.quiet = contextvars.copy_context()
@@ -153,6 +154,12 @@ class _Modes(threading.local):
 
 
 _modes = _Modes()
+_sweeps = itertools.count(1)
+
+
+def current_sweep() -> int:
+    """The number of the reverse sweep that is running in this thread, 0 if none: no two are alike."""
+    return _modes.sweep
 
 
 @contextmanager
@@ -249,6 +256,8 @@ class Tape(Interpreter):
                 f"{what}: this tensor is a leaf that requires a gradient; changing it in place would lose its history. "
                 "Do it under graphc.no_grad(), or on a copy (x.clone())."
             )
+        if taped and isinstance(value, Tensor) and type(value._record) is Record:
+            _keep_operand(value._record, target)
         source = value._data if isinstance(value, Tensor) else value
         if isinstance(source, np.ndarray) and np.may_share_memory(source, target._data) and source is not target._data:
             source = source.copy()
@@ -439,6 +448,21 @@ def _retried(primitive: Primitive, xp: Any, arrays: list[Any], attrs: dict[str, 
     raise _explained(primitive, arrays, attrs, error) from None
 
 
+def _keep_operand(record: Record, target: Tensor) -> None:
+    """Before target is overwritten by record's result: let the record keep target's numbers if its rules need them."""
+    if record.op is ew.ADD or record.op is ew.SUBTRACT or record.operands is None or record.arrays is None:
+        return
+    uses = [x is target for x in record.operands]
+    linear = record.op is ew.MULTIPLY or record.op is ew.DIVIDE
+    others = [s for s, own in zip(record.sources, uses, strict=True) if s is not None and not own]
+    if uses.count(True) == 0 or (linear and uses.count(True) == 1 and not others):
+        return
+    kept = wrap(target._data.copy())
+    kept._record = target._record
+    record.operands = tuple([kept if own else x for x, own in zip(record.operands, uses, strict=True)])
+    record.arrays = tuple([kept._data if own else a for a, own in zip(record.arrays, uses, strict=True)])
+
+
 def _operand(x: Any) -> Any:
     """A Tensor or a Python number from whatever was passed as an operand."""
     if isinstance(x, Tensor) or type(x) in _SCALARS:
@@ -525,7 +549,7 @@ class _Numbers(Carrier[Vertex]):
     sources = staticmethod(operator.attrgetter("sources"))  # type: ignore[assignment]
 
     def __init__(self, anomaly: bool) -> None:
-        self.anomaly = anomaly
+        self.anomaly = _Anomaly() if anomaly else None
 
     def values(self, vertex: Vertex) -> tuple[Value, Sequence[Value]]:
         assert type(vertex) is Record
@@ -538,14 +562,13 @@ class _Numbers(Carrier[Vertex]):
         return y, [_current(vertex, x, array) for x, array in zip(vertex.operands or (), arrays, strict=True)]
 
     def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
-        if self.anomaly:
-            _check_anomaly(vertex, cotangent)
+        if self.anomaly is not None:
+            self.anomaly.check(vertex, cotangent)
         if vertex.hooks:
-            g = wrap(np.asarray(cotangent))
+            g = wrap(np.array(cotangent))  # hooks may keep it: their own copy
             for hook in tuple(vertex.hooks):
-                replaced = hook(g)
-                g = g if replaced is None else replaced
-            return g._data
+                g = _hooked(hook, g)
+            return g._data.copy()
         return cotangent
 
 
@@ -553,7 +576,7 @@ class _Tensors(Carrier[Vertex]):
     """Reads records as Tensors: the gradient is recorded in turn, so it can be differentiated again."""
 
     def __init__(self, anomaly: bool) -> None:
-        self.anomaly = anomaly
+        self.anomaly = _Anomaly() if anomaly else None
 
     def sources(self, vertex: Vertex) -> Sequence[Vertex | None]:
         return vertex.sources
@@ -569,12 +592,22 @@ class _Tensors(Carrier[Vertex]):
         return y, xs
 
     def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
-        if self.anomaly:
-            _check_anomaly(vertex, cotangent._data)
+        if self.anomaly is not None:
+            self.anomaly.check(vertex, cotangent._data)
         for hook in tuple(vertex.hooks or ()):
-            replaced = hook(cotangent)
-            cotangent = cotangent if replaced is None else replaced
+            cotangent = _hooked(hook, cotangent)
         return cotangent
+
+
+def _hooked(hook: Hook, g: Tensor) -> Tensor:
+    """What a hook makes of a gradient. Raises AutodiffError if it returns something that can't take its place."""
+    replaced = hook(g)
+    if replaced is None:
+        return g
+    if not isinstance(replaced, Tensor) or replaced.shape != g.shape or replaced.dtype is not g.dtype:
+        got = f"{replaced.dtype.name}{replaced.shape}" if isinstance(replaced, Tensor) else type(replaced).__name__
+        raise AutodiffError(f"a hook must return None or a tensor {g.dtype.name}{g.shape} as it was given, not {got}.")
+    return replaced
 
 
 def _current(record: Record, x: Any, value: Value) -> Value:
@@ -594,12 +627,23 @@ def _present(record: Record) -> tuple[Any, ...]:
     return record.arrays
 
 
-def _check_anomaly(vertex: Vertex, cotangent: Any) -> None:
-    if np.isnan(cotangent).any():
-        name = vertex.op.name if vertex.op is not None else "a leaf"
-        where = getattr(vertex, "location", None)
+class _Anomaly:
+    """Finds the first nan of a sweep and the operations whose derivative made it."""
+
+    def __init__(self) -> None:
+        self._ran: list[Vertex] = []  # each of these has handed its cotangent down
+
+    def check(self, vertex: Vertex, cotangent: Any) -> None:
+        """Called with each complete cotangent. Raises AnomalyError for one that has nan."""
+        if not np.isnan(cotangent).any():
+            self._ran.append(vertex)
+            return
+        users = [v for v in self._ran if vertex in v.sources and v.op is not None]
+        makers = ", ".join(f"{v.op.name} (computed at {getattr(v, 'location', None) or '?'})" for v in users if v.op)
         raise AnomalyError(
-            f"backward: the gradient arriving at the result of {name} has nan; computed at {where or '?'}."
+            f"backward: the derivative of {makers} is nan."
+            if makers
+            else "backward: the gradient that backward() was given has nan."
         )
 
 
@@ -627,6 +671,20 @@ def sweep(
     create_graph: bool,
 ) -> dict[Vertex, Any]:
     """Cotangents of the wanted vertices: Tensors if create_graph, else arrays. order, active: see autodiff.pull."""
+    before, _modes.sweep = _modes.sweep, next(_sweeps)
+    try:
+        return _swept(order, seeds, wanted, active, create_graph)
+    finally:
+        _modes.sweep = before
+
+
+def _swept(
+    order: Sequence[Vertex],
+    seeds: Sequence[tuple[Vertex, Tensor]],
+    wanted: Collection[Vertex],
+    active: Collection[Vertex] | None,
+    create_graph: bool,
+) -> dict[Vertex, Any]:
     cotangents: dict[Vertex, Any] = {}
     for vertex, seed in seeds:
         g = seed if create_graph else seed._data
@@ -674,7 +732,11 @@ def _seed(tensor: Tensor, gradient: Tensor | None) -> Tensor:
 def _accumulate(leaf: Tensor, g: Any, create_graph: bool, given: set[int]) -> None:
     """leaf.grad += g. An array that others hold too is copied, so that writing to one grad never shows in another."""
     if create_graph:
-        leaf._grad = g if leaf._grad is None else leaf._grad + g
+        if leaf._grad is not None:
+            leaf._grad = leaf._grad + g
+            return
+        leaf._grad = g if id(g._data) not in given and g._data.base is None else g.clone()
+        given.add(id(leaf._grad._data))
         return
     data = leaf._data
     array = g if type(g) is type(data) and g.dtype is data.dtype else np.asarray(g, dtype=data.dtype)

@@ -21,7 +21,7 @@ from graphc.dispatch import SCALARS, as_nodes
 from graphc.errors import AutodiffError, DTypeError, InplaceError, TraceError
 from graphc.guards import Guard
 from graphc.ir.graph import Graph
-from graphc.ir.node import Node, constant, fresh_input, make, topological
+from graphc.ir.node import INPUT, Node, constant, fresh_input, make, topological
 from graphc.ir.rewrite import substitute
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import GRADIENT, LEAF, STOP_GRADIENT, TANGENT
@@ -647,7 +647,7 @@ def _refuse_strangers(tracer: Tracer, outputs: Sequence[Node]) -> None:
         if node.op is INPUT and node not in own:
             raise TraceError(
                 f"the function uses a traced value {node.type} of another call, which is over (its input "
-                f"{node.name}, made at {node.origin.location or '?'}); return it from there instead."
+                f"{node.attrs['name']}, made at {node.origin.location or '?'}); return it from there instead."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """The shape of a nested value. kind: tuple, list, dict (or a namedtuple class), or None for a leaf."""
+    """The shape of a nested value. kind: tuple, list, dict, OrderedDict (or a namedtuple class), or None for a leaf."""
 
     kind: type | None
     keys: tuple[Any, ...] = ()
@@ -32,8 +33,8 @@ def flatten(value: Any) -> tuple[list[Any], Structure]:
 def _flatten(value: Any, leaves: list[Any]) -> Structure:
     if isinstance(value, (tuple, list)):
         return Structure(type(value), (), tuple(_flatten(v, leaves) for v in value))
-    if type(value) is dict:
-        return Structure(dict, tuple(value), tuple(_flatten(v, leaves) for v in value.values()))
+    if type(value) is dict or type(value) is OrderedDict:
+        return Structure(type(value), tuple(value), tuple(_flatten(v, leaves) for v in value.values()))
     leaves.append(value)
     return _LEAF
 
@@ -43,8 +44,8 @@ def unflatten(structure: Structure, leaves: Iterator[Any]) -> Any:
     if structure.kind is None:
         return next(leaves)
     parts = [unflatten(c, leaves) for c in structure.children]
-    if structure.kind is dict:
-        return dict(zip(structure.keys, parts, strict=True))
+    if issubclass(structure.kind, dict):
+        return structure.kind(list(zip(structure.keys, parts, strict=True)))
     if issubclass(structure.kind, tuple) and hasattr(structure.kind, "_fields"):
         return structure.kind(*parts)
     return structure.kind(parts)

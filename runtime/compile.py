@@ -15,21 +15,31 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from graphc.errors import DeviceError, TraceError
-from graphc.guards import Guard
+from graphc.errors import AliasError, DeviceError, TraceError
+from graphc.guards import Guard, Never
 from graphc.primitive import Primitive
 from graphc.tape import Version, record, recording
 from graphc.tensor import Tensor, active, wrap
-from graphc.trace import ArgumentSource, ArraySource, NumberSource, Source, TensorSource, Trace, Tracer, trace
+from graphc.trace import (
+    ArgumentSource,
+    ArraySource,
+    GradSource,
+    NumberSource,
+    Source,
+    TensorSource,
+    Trace,
+    Tracer,
+    trace,
+)
 from graphc.tree import Structure, flatten, unflatten
 
 from .backend import Backend, Run, backend_for
@@ -46,6 +56,7 @@ Array = npt.NDArray[Any]
 
 
 log = logging.getLogger("graphc.compile")
+_KEPT = 32  # compiled forms for one kind of arguments; beyond, the oldest is dropped
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +68,16 @@ class Specialisation:
     run: Run
     seconds: dict[str, float] = field(default_factory=dict)
     gradients: CompiledGraph | None = None
+    # ids of captured tensors that the call changes: none of them may come in as an argument too
+    exclusive: frozenset[int] = field(init=False)
+    once: bool = field(init=False)  # the function changed what it reads: serves only the call it was traced for
+
+    def __post_init__(self) -> None:
+        told = self.trace
+        changed = [told.sources[number] for number, _ in told.writes] + [source for source, _ in told.grads]
+        owners = [source.owner if isinstance(source, GradSource) else source for source in changed]
+        self.exclusive = frozenset(id(o.tensor) for o in owners if isinstance(o, TensorSource))
+        self.once = any(isinstance(guard, Never) for guard in told.guards)
 
     def steps(self) -> list[Step]:
         """The graph after tracing and after each pass. Runs the passes again: the graphs aren't kept."""
@@ -72,15 +93,24 @@ class Specialisation:
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         told = self.trace
+        if not self.exclusive.isdisjoint(map(id, leaves)):
+            position = next(i for i, x in enumerate(leaves) if id(x) in self.exclusive)
+            raise AliasError(
+                f"argument {position} (counted over all tensors and numbers) is a tensor that the compiled function "
+                "also closes over and changes (its elements or its gradient). Use one of the two."
+            )
         inputs = [_fetch(source, leaves) for source in told.sources]
         history = self._operands(inputs, leaves) if self.open else None
         outputs = self.run(*inputs)
         for number, _ in told.writes:
             _touched(told.sources[number], leaves)
         for source, output in told.grads:
-            owner = source.tensor if isinstance(source, TensorSource) else leaves[source.position]  # type: ignore[union-attr]
+            owner = _owner(source, leaves)
             owner._grad = None if output is None else wrap(outputs[output])
-        results = [r.value if r.output is None else wrap(outputs[r.output]) for r in told.results]
+        results = [
+            wrap(outputs[r.output]) if r.output is not None else r.value if r.argument is None else leaves[r.argument]
+            for r in told.results
+        ]
         if history is not None:
             for result, value in zip(told.results, results, strict=True):
                 if result.differentiable and result.output is not None:
@@ -97,11 +127,7 @@ class Specialisation:
         written = {number for number, _ in self.trace.writes}
         operands: list[Any] = []
         for number, (array, source) in enumerate(zip(inputs, self.trace.sources, strict=True)):
-            owner: Any = None
-            if isinstance(source, TensorSource):
-                owner = source.tensor
-            elif isinstance(source, ArgumentSource):
-                owner = leaves[source.position]
+            owner = _owner(source, leaves)
             if isinstance(owner, Tensor) and number not in written:
                 operands.append(owner)
             else:
@@ -127,11 +153,26 @@ def _fetch(source: Source, leaves: Sequence[Any]) -> Array:
             return array
         case NumberSource():
             return np.asarray(source.read(), np.float64)
+        case GradSource():
+            return _owner(source, leaves)._data  # type: ignore[no-any-return]
+
+
+def _owner(source: Source, leaves: Sequence[Any]) -> Any:
+    """The object that a source's numbers belong to: a tensor, or what else was given; None for none."""
+    match source:
+        case ArgumentSource(position):
+            return leaves[position]
+        case TensorSource(tensor):
+            return tensor
+        case GradSource(owner):
+            return _owner(owner, leaves)._grad
+        case _:
+            return None
 
 
 def _touched(source: Source, leaves: Sequence[Any]) -> None:
     """Tell the tape that a tensor's memory was written to."""
-    tensor = source.tensor if isinstance(source, TensorSource) else leaves[source.position]  # type: ignore[union-attr]
+    tensor = _owner(source, leaves)
     if isinstance(tensor, Tensor):
         if tensor._version is None:
             tensor._version = Version()
@@ -147,6 +188,8 @@ class CompiledFunction(Generic[P, R]):
         self._device = device
         self._kinds: dict[Any, list[Specialisation]] = {}
         self._history: list[str] = []
+        self._last: Specialisation | None = None
+        self._tracing = threading.RLock()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if isinstance(active(), Tracer):  # inside of another compiled function: part of it
@@ -156,7 +199,7 @@ class CompiledFunction(Generic[P, R]):
         return found(leaves)  # type: ignore[no-any-return]
 
     def _find(self, leaves: list[Any], structure: Structure) -> Specialisation:
-        key = (structure, recording(), *map(_kind, leaves))
+        key = (structure, recording(), _repeated(leaves), *map(_kind, leaves))
         try:
             known = self._kinds.setdefault(key, [])
         except TypeError:
@@ -164,18 +207,25 @@ class CompiledFunction(Generic[P, R]):
                 "a compiled function's arguments must be tensors, arrays, numbers or hashable values; "
                 f"got {', '.join(sorted({type(x).__name__ for x in leaves}))}. Close over other objects instead."
             ) from None
-        failures = []
         for specialisation in known:
-            failing = specialisation.failing()
-            if failing is None:
+            if specialisation.failing() is None:
                 return specialisation
-            failures.append(failing.explain())
-        reason = (
-            "; ".join(failures) if failures else _new_kind(leaves) if self._kinds and self._history else "first call"
-        )
-        made = self._specialise(leaves, structure, reason)
-        known.append(made)
-        return made
+        with self._tracing:  # another thread may have made it meanwhile
+            failures = []
+            for specialisation in known:
+                failing = specialisation.failing()
+                if failing is None:
+                    return specialisation
+                failures.append(failing.explain())
+            if self._last is not None and self._last.once:
+                failures += [guard.explain() for guard in self._last.trace.guards if isinstance(guard, Never)][:1]
+            reason = "; ".join(failures) or (_new_kind(leaves) if self._last is not None else "first call")
+            made = self._specialise(leaves, structure, reason)
+            self._last = made
+            if not made.once:
+                known.append(made)
+                del known[:-_KEPT]
+            return made
 
     def _specialise(self, leaves: list[Any], structure: Structure, reason: str) -> Specialisation:
         start = time.perf_counter()
@@ -210,9 +260,9 @@ class CompiledFunction(Generic[P, R]):
         return report
 
     def _newest(self) -> Specialisation:
-        if not self.specialisations:
+        if self._last is None:
             raise TraceError("nothing is compiled yet: call the function once.")
-        return self.specialisations[-1]
+        return self._last
 
     @property
     def history(self) -> tuple[str, ...]:
@@ -220,10 +270,17 @@ class CompiledFunction(Generic[P, R]):
         return tuple(self._history)
 
 
+def _repeated(leaves: Sequence[Any]) -> tuple[int, ...] | None:
+    """For each tensor among the arguments where it stands first; None if each stands once."""
+    ids = [id(x) for x in leaves if isinstance(x, Tensor)]
+    return None if len(set(ids)) == len(ids) else tuple(map(ids.index, ids))
+
+
 def _kind(x: Any) -> Any:
     """What of an argument leaf decides which compiled form fits."""
     if isinstance(x, Tensor):
-        return "tensor", x.shape, x.dtype.name, x.requires_grad
+        grad = x._grad
+        return "tensor", x.shape, x.dtype.name, x.requires_grad, None if grad is None else (grad.shape, grad.dtype.name)
     if isinstance(x, np.ndarray):
         return "array", x.shape, x.dtype
     return float if type(x) is float else (type(x), x)

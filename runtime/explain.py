@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.ir.graph import Graph
-from graphc.ir.node import FUSED, INPUT
-from graphc.passes.pipeline import Step
-from graphc.trace import ArgumentSource, ArraySource, NumberSource, Source, TensorSource, Trace
+from graphc.ir.node import FUSED
+from graphc.passes.pipeline import RULES, Step
+from graphc.trace import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
 
 from .loop.text import program_text
 from .program import KernelCall, MatmulCall, Program
@@ -21,8 +21,8 @@ class Explanation:
 
     captured: a line for each input: where it comes from, whether it is written. guards: what is checked at
     each call. compilations: why each happened. passes: (name, nodes after it, seconds). rewrites: how often
-    each rule made a node of the final graph. kernels: a line for each step of the call. arena: bytes.
-    program: the whole loop program as text. seconds: what building took, by part.
+    each rule was applied; those that change rounding are marked. kernels: a line for each step of the call.
+    arena: bytes. program: the whole loop program as text. seconds: what building took, by part.
     """
 
     captured: tuple[str, ...]
@@ -43,8 +43,8 @@ class Explanation:
         lines += ["compilations", *(f"  {c}" for c in self.compilations)]
         lines += ["passes"]
         lines += [f"  {name:24} {nodes:6} nodes  {1e3 * seconds:8.2f} ms" for name, nodes, seconds in self.passes]
-        lines += ["rewrites that made nodes of the final graph"]
-        lines += [f"  {name:32} {count:5}" for name, count in self.rewrites]
+        lines += ["rewrites (* changes rounding)"]
+        lines += [_rewrite_line(name, count) for name, count in self.rewrites]
         lines += [f"kernels: {len(self.kernels)}, in one native call, over an arena of {self.arena:,} bytes"]
         lines += [f"  {k}" for k in self.kernels]
         lines += ["build"]
@@ -65,13 +65,12 @@ def explain(
         f"{_source(source)}: {node.type}{', updated in place' if i in written else ''}"
         for i, (node, source) in enumerate(zip(trace.graph.inputs, trace.sources, strict=True))
     ]
-    unfused = steps[-2].graph if len(steps) > 1 else steps[-1].graph
     return Explanation(
         tuple(captured),
         tuple(g.name for g in trace.guards),
         tuple(compilations),
         tuple((s.name, len(s.graph.nodes), s.seconds) for s in steps),
-        tuple(_rules(unfused)),
+        tuple(sum((Counter(s.applied) for s in steps), Counter()).most_common()),
         tuple(_steps(program, steps[-1].graph)),
         program.arena_size,
         program_text(program),
@@ -89,11 +88,13 @@ def _source(source: Source) -> str:
             return "captured array"
         case NumberSource(_, key):
             return f"hyperparameter {key}"
+        case GradSource(owner):
+            return f"gradient of {_source(owner)}"
 
 
-def _rules(graph: Graph) -> list[tuple[str, int]]:
-    made = Counter(n.origin.rule for n in graph.nodes if n.origin.rule and n.op is not INPUT)
-    return made.most_common()
+def _rewrite_line(name: str, count: int) -> str:
+    rule = RULES[name]
+    return f"  {name:24} {count:6}  {' ' if rule.exact else '*'} {rule.reason}"
 
 
 def _steps(program: Program, graph: Graph) -> list[str]:
