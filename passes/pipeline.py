@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from graphc.ir.graph import Graph
+from graphc.ir.rewrite import Rule, counting
 from graphc.ir.verify import verify
+from graphc.passes import contract as contraction
+from graphc.passes import simplify as simplification
+from graphc.passes import stabilise as stabilisation
 from graphc.passes.contract import contract
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
@@ -27,11 +31,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one stage did: the graph after it, and the seconds it took."""
+    """What one stage did: the graph after it, the seconds it took, and how often each rule was applied."""
 
     name: str
     graph: Graph
     seconds: float
+    applied: Mapping[str, int] = field(default_factory=dict)
 
 
 OPTIMISE: tuple[Stage, ...] = (
@@ -43,6 +48,10 @@ OPTIMISE: tuple[Stage, ...] = (
     Stage("contract", contract, "once formulas are what they will be: products and sums where they are cheapest"),
 )
 SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
+RULES: Mapping[str, Rule] = {
+    rule.name: rule
+    for rule in (*simplification.RULES, simplification.UNMARK, *stabilisation.RULES, *contraction.RULES)
+}
 FUSE = Stage("fuse", fuse, "last: from here on nodes are kernels")
 
 
@@ -51,7 +60,8 @@ def run(graph: Graph, stages: tuple[Stage, ...] = (*OPTIMISE, SPLIT, FUSE), chec
     steps = [Step("trace", verify(graph, "trace") if check else graph, 0.0)]
     for stage in stages:
         start = time.perf_counter()
-        graph = stage.run(graph)
+        with counting() as applied:
+            graph = stage.run(graph)
         seconds = time.perf_counter() - start
-        steps.append(Step(stage.name, verify(graph, stage.name) if check else graph, seconds))
+        steps.append(Step(stage.name, verify(graph, stage.name) if check else graph, seconds, dict(applied)))
     return steps

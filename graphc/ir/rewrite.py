@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,6 +33,23 @@ class Rule:
     reason: str
     exact: bool = True
     ops: tuple[Primitive, ...] | None = None
+
+
+_applied: Counter[str] = Counter()
+
+
+@contextmanager
+def counting() -> Iterator[Counter[str]]:
+    """Counts by name the rules that are applied inside: `with counting() as applied: ...`.
+
+    The nodes' origins alone don't tell: a rule may hand back an operand, or a node that stood there already.
+    """
+    global _applied
+    before, _applied = _applied, Counter()
+    try:
+        yield _applied
+    finally:
+        _applied = before
 
 
 class _Rewriter:
@@ -91,6 +110,7 @@ class _Rewriter:
     def _check(self, rule: Rule, node: Node, result: Node) -> None:
         if result.type != node.type:
             raise VerifyError(f"rule {rule.name!r} made {result!r} of {node!r}: the types differ.")
+        _applied[rule.name] += 1
         self.left -= 1
         if self.left < 0:
             raise VerifyError(f"rule {rule.name!r} came to no end at {node!r}: do rules undo each other?")

@@ -46,6 +46,8 @@ def _problem(node: Node, i: int, place: dict[Node, int], declared: set[Node]) ->
             verify(inner)
         except VerifyError as error:
             return f"inner graph: {error}\nin"
+    if node.op.partials is not None and len(node.op.partials) != len(node.inputs):
+        return f"ill-formed: {node.op.name} takes {len(node.op.partials)} operands"
     try:
         inferred = node.op.infer(*[n.type for n in node.inputs], **node.attrs)
     except GraphcError as error:
