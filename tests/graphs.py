@@ -142,7 +142,7 @@ def _step(draw: Draw, pool: Sequence[Node], exact: bool) -> Node | None:
     if kind == 8:
         return _product(draw, x, pool)
     if kind == 9:
-        return ew.astype(x, draw(st.sampled_from((float32, float64, int64)))) if not exact else None  # type: ignore[no-any-return]
+        return ew.astype(x, draw(st.sampled_from((float32, float64, int64)))) if not exact else None
     if kind == 10 and x.dtype.kind == "f":
         name = draw(st.sampled_from(UNARY[:3] if exact else UNARY))
         return getattr(ew, name)(x)  # type: ignore[no-any-return]

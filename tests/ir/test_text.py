@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from graphc.dispatch import apply
 from graphc.errors import VerifyError
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
@@ -86,7 +87,7 @@ def test_numbers_among_attributes_keep_their_kind(value: Any) -> None:
 def test_every_primitive_reads_back(primitive: Any) -> None:
     for sample in samples(primitive):
         inputs = [fresh_input("x", TensorType(a.shape, constant(a).dtype)) for a in sample.arrays]
-        node = ew.apply(primitive, *inputs, **sample.attrs) if inputs else constant(primitive.eval(np, **sample.attrs))
+        node = apply(primitive, *inputs, **sample.attrs) if inputs else constant(primitive.eval(np, **sample.attrs))
         graph = Graph(inputs, (node,))
         again = parse(print_graph(graph), PRIMITIVES)
         assert print_graph(again) == print_graph(graph)
