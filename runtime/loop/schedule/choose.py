@@ -13,6 +13,7 @@ from graphc.runtime.cpu.target import Target
 from .cost import Access, Facts
 from .memory import PAGE_HALF, Traffic
 from .registers import Rows, register_tiles
+from .split import Split, splits, splittable
 
 WORTH_FORKING = 30_000.0  # cycles of a whole kernel, about 8 us
 WORTH_A_RANGE = 12_000.0  # cycles of what a thread takes at a time
@@ -37,7 +38,7 @@ class Plan:
     order: all outer axes, outermost first. grain: iterations of the outermost loop that a thread takes at a time;
     0 for a serial kernel. packed: an operand of a fold that is first copied, for each block of lanes, so that
     what lanes need is contiguous; the axes that it depends on are then the outermost. panel: the last stages run when
-    all lanes of a row of tiles are done; the lanes' loop is then the innermost.
+    all lanes of a row of tiles are done; the lanes' loop is then the innermost. split: the fold is summed in pieces.
     """
 
     width: int
@@ -49,6 +50,7 @@ class Plan:
     grain: int
     packed: Access | None
     panel: bool
+    split: Split | None = None
 
     def tile(self, axis: Axis) -> int:
         """Points of an outer axis in a tile: what one iteration of its loop covers."""
@@ -108,10 +110,14 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
             grain = max(1, round(WORTH_A_RANGE * shared / cycles), shared // MOST_RANGES)
         if not inner:
             moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
-        yield (
-            max(cycles, moved) + OVERLAP * min(cycles, moved),
-            Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel),
-        )
+        plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel)
+        yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
+        if inner and lanes is not None and packed is None and moved > cycles / 2 and splittable(facts, stage):
+            tile = {axis: size.get(axis, 1) for axis in nest.outer}
+            for apart, turned, split in splits(facts, stage, order, trips, tile):
+                lost = cycles * _imbalance(trips[turned[0]]) if parallel else 0.0
+                pieces = replace(plan, order=turned, panel=False, split=split)
+                yield max(cycles, apart + lost) + OVERLAP * min(cycles, apart + lost), pieces
 
 
 def _packable(facts: Facts, lanes: Axis | None) -> Access | None:

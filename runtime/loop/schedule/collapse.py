@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.ir.expr import Affine, Axis, Literal
-from graphc.runtime.loop.ir import Let
+from graphc.runtime.loop.ir import Expr, Let, Load, Var
 from graphc.runtime.loop.nest import Fold, Nest, Stage
-from graphc.types import int64
+from graphc.types import bool_, int64
 
-from .rewrite import Rewriter, affines
+from .rewrite import Rewriter, affines, parts
 
 
 def collapse(nest: Nest) -> Nest:
@@ -19,6 +19,7 @@ def collapse(nest: Nest) -> Nest:
     Axes a and b become one where every offset and index has a's coefficient equal to b's times b's extent:
     the element (a, b) then is where element a * extent + b of a single axis would be.
     """
+    nest = replace(nest, stages=tuple(map(_inlined, nest.stages)))
     everywhere = {at for stage in nest.stages for at in affines(stage)}
     outer, renamed = _joined(nest.outer, everywhere, ordered=False)
     stages = tuple(
@@ -27,6 +28,28 @@ def collapse(nest: Nest) -> Nest:
         if stage.lets or stage.folds or stage.stores or stage.checks
     )
     return replace(nest, outer=outer, stages=stages)
+
+
+def _inlined(stage: Stage) -> Stage:
+    """A stage with axes, its conditions on indices written out where they are used: there, bounds decide them."""
+    known: dict[str, Expr] = {}
+    rest = []
+    for let in stage.lets:
+        value = Rewriter(variables=known).expr(let.value)
+        if stage.axes and value.dtype is bool_ and not any(isinstance(part, Load | Var) for part in parts(value)):
+            known[let.var.name] = value
+        else:
+            rest.append(Let(let.var, value))
+    if not known:
+        return stage
+    rewriter = Rewriter(variables=known)
+    return replace(
+        stage,
+        lets=tuple(rest),
+        folds=tuple(Fold(fold.var, fold.reducer, rewriter.expr(fold.value)) for fold in stage.folds),
+        stores=tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None),
+        checks=tuple(rewriter.check(check) for check in stage.checks),
+    )
 
 
 def _collapse_stage(stage: Stage, renamed: dict[str, Affine]) -> Stage:

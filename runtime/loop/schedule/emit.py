@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
 from graphc.runtime.loop.ir import Alloc, Block, Buffer, Expr, For, If, Kernel, Load, Offset, Store
+from graphc.runtime.loop.naive import identity
 from graphc.runtime.loop.nest import Nest, Stage
 from graphc.types import bool_, int64
 
@@ -56,7 +57,8 @@ def regions(extent: int, size: int, unit: int = 1) -> list[Region]:
 @dataclass(frozen=True, slots=True)
 class _Emitter:
     """carried: names of variables that later stages need, of one number for each point of a tile. groups: the stages
-    to run. panel: where carried variables are left in memory for stages that follow when all lanes are done."""
+    to run. partial: where folds that are summed in pieces have got to. panel: where carried variables are left in
+    memory for stages that follow when all lanes are done."""
 
     nest: Nest
     facts: Facts
@@ -64,6 +66,7 @@ class _Emitter:
     carried: frozenset[str]
     groups: tuple[tuple[Stage, ...], ...]
     panel: Mapping[str, Buffer]
+    partial: Mapping[str, Load] = field(default_factory=dict)
 
     def blocks(
         self,
@@ -81,6 +84,9 @@ class _Emitter:
             return copy + self.blocks(order, inside, rows, lanes, outermost=outermost)
         if not order:
             return self.tile(rewriter, rows, lanes)
+        split = self.plan.split
+        if split is not None and not self.partial and len(order) == len(self.plan.order) - split.outside:
+            return self.in_pieces(split.axes, order, rewriter, rows, lanes)
         if self.plan.panel and not self.panel and order == (self.plan.lanes,):
             return self.paneled(order[0], rewriter, rows)
         axis, rest = order[0], order[1:]
@@ -113,6 +119,33 @@ class _Emitter:
             done += part.count
             body += block
         return (For(number, "parallel", body, self.plan.grain),) if parallel else body
+
+    def in_pieces(
+        self,
+        pieces: tuple[Axis, ...],
+        order: tuple[Axis, ...],
+        rewriter: Rewriter,
+        rows: tuple[Axis, ...],
+        lanes: Axis | None,
+    ) -> Block:
+        """For each piece of a fold all tiles of the axes in `order`, whose running values lie in memory; then the
+        last stages for all of these points."""
+        (main,), last = self.groups
+        assert self.plan.lanes is not None
+        whole = lanes or self.plan.lanes
+        plain = tuple(axis for axis in order if axis != self.plan.lanes)
+        points = Tile((*rows, *plain), whole, self.plan.width)
+        at = Offset(points.offset())
+        body: Block = ()
+        partial = {}
+        for fold in main.folds:
+            memory = Buffer(f"{fold.var.name}_partial", fold.value.dtype, points.size, "scratch")
+            partial[fold.var.name] = Load(memory, at)
+            begin = Store(memory, at, identity(fold.reducer, memory.dtype))
+            body += (Alloc(memory), *points.over((begin,), "serial"))
+        tiles = replace(self, groups=((main,),), partial=partial).blocks(order, rewriter, rows, lanes)
+        inside = replace(rewriter, variables={**rewriter.variables, **partial})
+        return body + loops(pieces, tiles, "serial") + points.over(_written(last, inside), "serial")
 
     def paneled(self, axis: Axis, rewriter: Rewriter, rows: tuple[Axis, ...]) -> Block:
         """The tiles along all lanes, their results left in memory; then the last stages, in long runs along the lanes.
@@ -168,7 +201,8 @@ class _Emitter:
             if stages[0].axes:
                 number = self.nest.stages.index(stages[0])
                 own_lanes = self.plan.stage_lanes[number]
-                done, found = emit_stage(self.facts.stages[number], own_lanes, self.plan, rewriter, tile)
+                facts = self.facts.stages[number]
+                done, found = emit_stage(facts, own_lanes, self.plan, rewriter, tile, self.partial)
             else:
                 done, found = self.points(stages, rewriter, tile)
             body += done

@@ -31,19 +31,26 @@ ROWS_FOLDED_INLINE = 4  # more rows are folded in a loop over memory, which keep
 
 
 def emit_stage(
-    facts: StageFacts, own: Axis | None, plan: Plan, rewriter: Rewriter, tile: Tile
+    facts: StageFacts,
+    own: Axis | None,
+    plan: Plan,
+    rewriter: Rewriter,
+    tile: Tile,
+    partial: Mapping[str, Load],
 ) -> tuple[Block, dict[str, Expr]]:
     """The statements, and where later stages find the folds' results.
 
     own: the stage's axis that fills lanes, if no outer one does; `plan.block` of its points are taken side by side.
+    partial: where the folds' values so far lie, if they are summed in pieces; they go on from there, and go back.
     """
     sizes = {axis: plan.tile(axis) for axis in plan.order}
-    return _Stage(facts, facts.stage, own, plan.block, sizes, rewriter, tile).emit()
+    outside = plan.split.axes if partial and plan.split is not None else ()
+    return _Stage(facts, facts.stage, own, plan.block, sizes, rewriter, tile, partial, outside).emit()
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """sizes: points of each outer axis in a tile."""
+    """sizes: points of each outer axis in a tile. outside: axes of the stage whose loops stand outside of the tiles."""
 
     facts: StageFacts
     stage: Stage
@@ -52,6 +59,8 @@ class _Stage:
     sizes: Mapping[Axis, int]
     rewriter: Rewriter
     tile: Tile
+    partial: Mapping[str, Load]
+    outside: tuple[Axis, ...]
 
     def emit(self) -> tuple[Block, dict[str, Expr]]:
         width, rows = self.tile.width, self.tile.rows
@@ -63,7 +72,7 @@ class _Stage:
         else:
             inner = Tile(rows, Axis(f"{self.own.name}_lane", self.own.extent), width)
         accumulators = [_Accumulator(fold, inner, self.tile) for fold in self.stage.folds]
-        before = tuple(statement for a in accumulators for statement in a.start(self.stage.axes))
+        before = tuple(s for a in accumulators for s in a.start(self.stage.axes, self.so_far(a)))
         body = self.loop(self.order(), self.rewriter, inner, self.hoistable(inner), accumulators)
         found: dict[str, Expr] = {}
         after: Block = ()
@@ -71,17 +80,25 @@ class _Stage:
             statements, result = accumulator.finish(self.stage.axes, self.own is not None)
             after += statements
             var = accumulator.fold.var
-            if self.tile.axes:
+            if var.name in self.partial:
+                home = self.rewriter.expr(self.partial[var.name])
+                assert isinstance(home, Load)
+                after += self.tile.over((Store(home.buffer, home.offset, result),))
+            elif self.tile.axes:
                 found[var.name] = result
             else:
                 after += (Let(var, result),)
         return before + body + after, found
 
+    def so_far(self, accumulator: _Accumulator) -> Expr | None:
+        found = self.partial.get(accumulator.fold.var.name)
+        return None if found is None else self.rewriter.expr(found)
+
     # ------------------------------------------------------------------ loops
 
     def order(self) -> tuple[Axis, ...]:
         """The stage's axes, outermost first: those that conditions depend on, then by the size of their strides."""
-        axes = [axis for axis in self.stage.axes if axis != self.own]
+        axes = [axis for axis in self.stage.axes if axis != self.own and axis not in self.outside]
         if any(fold.reducer in ("argmax", "argmin") for fold in self.stage.folds):
             return self.stage.axes  # in row-major order; `own` is the last of them
         forms = list(affines(self.stage))
@@ -90,7 +107,7 @@ class _Stage:
         if 1 < len(axes) <= PERMUTED and self.stage.folds:
             guards = [_axes(condition) for condition in self.conditions()]
             trips = {axis: axis.extent for axis in axes}
-            tile = {**self.sizes, **dict.fromkeys(axes, 1)}
+            tile = {**self.sizes, **dict.fromkeys((*axes, *self.outside), 1)}
             accesses = [access for access in self.facts.accesses if not access.store]
 
             memory = Traffic(accesses, trips, tile)
@@ -200,9 +217,10 @@ class _Accumulator:
     def positional(self) -> bool:
         return self.fold.reducer in ("argmax", "argmin")
 
-    def start(self, axes: tuple[Axis, ...]) -> Block:
+    def start(self, axes: tuple[Axis, ...], so_far: Expr | None) -> Block:
         if not self.positional:
-            begin = Store(self.running, self.at(self.inner), identity(self.fold.reducer, self.running.dtype))
+            value = so_far or identity(self.fold.reducer, self.running.dtype)
+            begin = Store(self.running, self.at(self.inner), value)
             return (Alloc(self.running), *self.inner.over((begin,)))
         before, _, _ = fold_statements(self.fold, axes)
         rewriter = self.spread(Rewriter(), axes, self.inner)

@@ -82,6 +82,10 @@ class Rewriter:
         if call.op == "select" and call.args[0] in (TRUE, FALSE):
             chosen: Expr = call.args[1] if call.args[0] == TRUE else call.args[2]
             return chosen
+        match call:
+            case Call("select", (condition, Load(mask=mask, other=other) as x, Literal(value=value))) if other == value:
+                if set(conjuncts(condition)) <= set(conjuncts(mask)):
+                    return x  # the mask says the same
         if call.dtype is not bool_:
             return call
         if call in self.facts:

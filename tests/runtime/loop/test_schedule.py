@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ from graphc.runtime.loop.interp import run, run_nest
 from graphc.runtime.loop.ir import Accumulate, Block, Buffer, For, If, Kernel, Let, Load, Offset, Store, Var
 from graphc.runtime.loop.lower import lower, lower_node
 from graphc.runtime.loop.nest import Fold, Nest, Stage
+from graphc.runtime.loop.schedule.choose import choose
 from graphc.runtime.loop.schedule.collapse import collapse
+from graphc.runtime.loop.schedule.cost import analyse
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
-from graphc.runtime.loop.schedule.emit import regions
+from graphc.runtime.loop.schedule.emit import emit, regions
+from graphc.runtime.loop.schedule.split import Split, splittable
 from graphc.runtime.loop.verify import verify
 from graphc.types import DType, Shape, TensorType, bool_, float32, float64, int64
 
@@ -35,6 +39,11 @@ def inputs(*shapes: Shape, dtype: DType = float32) -> list[Node]:
 def check(nest: Nest, target: Target, rtol: float = 1e-4) -> Kernel:
     """The scheduled kernel verifies and gives what the nest means; sums are reordered, so up to rounding."""
     kernel = schedule_cpu(nest, target)
+    compare(nest, kernel, rtol)
+    return kernel
+
+
+def compare(nest: Nest, kernel: Kernel, rtol: float = 1e-4) -> None:
     verify(kernel)
     rng = np.random.default_rng(len(nest.params))
     wanted: dict[str, Any] = {}
@@ -50,7 +59,6 @@ def check(nest: Nest, target: Target, rtol: float = 1e-4) -> Kernel:
             np.testing.assert_allclose(got[name], array, rtol=rtol, atol=rtol, err_msg=name)
         else:
             np.testing.assert_array_equal(got[name], array, err_msg=name)
-    return kernel
 
 
 def statements(block: Block) -> list[Any]:
@@ -189,6 +197,32 @@ def test_conditions_stand_outside_of_lanes(n: int) -> None:
     assert any(isinstance(s, If) for s in statements(kernel.body))
     values = [s.value for s in statements(kernel.body) if isinstance(s, Store | Accumulate)]
     assert all(v.mask is None for v in values if isinstance(v, Load))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_sums_in_pieces(data: st.DataObject) -> None:
+    """A kernel's gradient, summed image by image or row by row, whatever axis stands outside of the pieces."""
+    n, c, o = data.draw(st.integers(1, 3)), data.draw(st.integers(2, 5)), data.draw(st.sampled_from([3, 16, 21, 40]))
+    size, k = data.draw(st.integers(3, 6)), data.draw(st.integers(1, 3))
+    attrs = {"stride": (1, 1), "padding": ((1, 0), (0, 1)), "lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "groups": 1}
+    (x,) = inputs((c, n, size, size))
+    y = parameter(1, TensorType((o, n, size + 2 - k, size + 2 - k), float32))
+    gradient = make(convolution.CONV, (x, y), attrs)
+    doubled = make(elementwise.ADD, (gradient, gradient), {})
+    strides = [None, (1, (size + 2 - k) ** 2 * o, (size + 2 - k) * o, o), None] if data.draw(st.booleans()) else None
+    nest = lower(Graph([x, y], [doubled]), gradient.shape, (0, 1, 2, 3), strides=strides)
+    target = TARGETS[data.draw(st.sampled_from(TARGET_NAMES))]
+    facts = analyse(collapse(nest), target)
+    plan = choose(facts, target)
+    main = facts.stages[0]
+    if plan.lanes is None or not splittable(facts, main):
+        return
+    order = tuple(data.draw(st.permutations(plan.order)))
+    pieces = tuple(main.stage.axes[: data.draw(st.integers(1, len(main.stage.axes) - 1))])
+    outside = data.draw(st.integers(0, len(order) - 1))
+    kernel = emit(facts, replace(plan, order=order, packed=None, panel=False, split=Split(pieces, outside)))
+    compare(nest, kernel)
 
 
 @settings(max_examples=25, deadline=None)
