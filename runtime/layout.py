@@ -4,12 +4,11 @@ Where an operation slides a window over an array (convolution, pooling), neighbo
 dimensions make poor vector lanes: extents are odd, windows overlap, strides skip. The dimension that is a plain loop,
 the batch, makes perfect ones: lanes never meet, padding is decided for all of them at once, and a convolution is a
 matrix product over pointers, without im2col. So the arrays that such operations read and write are stored with the
-batch innermost, where it fills whole vectors.
+batch innermost, where it fills whole vectors. A smaller batch leaves that place to the channels, if they fill vectors.
 
-The layout
-spreads to what shares batch and channels with such an array, element by element. Found by structure: an operation
-slides a window if some index of what it reads sums a loop of the result and a reduced one. Arguments of the call stay
-in C order; one that should lie otherwise is copied first.
+The layout spreads to what shares batch and channels with such an array, element by element. Found by structure: an
+operation slides a window if some index of what it reads sums a loop of the result and a reduced one. Arguments of the
+call stay in C order; one that should have its batch innermost is copied first.
 """
 
 from __future__ import annotations
@@ -64,14 +63,14 @@ def assign(graph: Graph, lanes: int) -> Layouts:
                 if operand.ndim == node.ndim and _shared(compute, number, 1 if slides(compute) else 2):
                     alike.join((fused, operand), (fused, node))
     wanted = {alike.find(key) for key in sliding}
-    strides = {
-        value: batch_innermost(value.shape)
-        for value in graph.nodes
-        if value.op is not FUSED
-        and value.ndim >= LEAST_DIMENSIONS
-        and alike.find((None, value)) in wanted
-        and _fills(value.shape[0], lanes)
-    }
+    strides: dict[Node, Strides] = {}
+    for value in graph.nodes:
+        if value.op is FUSED or value.ndim < LEAST_DIMENSIONS or alike.find((None, value)) not in wanted:
+            continue
+        if _fills(value.shape[0], lanes):
+            strides[value] = batch_innermost(value.shape)
+        elif value.shape[1] % lanes == 0 and value.op is ITEM:
+            strides[value] = channels_last(value.shape)
     readers = frozenset(n for n in graph.nodes if n.op is FUSED and any(x in strides for x in n.inputs))
     return Layouts(strides, readers)
 
@@ -97,6 +96,15 @@ class _Classes:
 def _fills(batch: int, lanes: int) -> bool:
     """Whether few lanes are left idle."""
     return batch > 0 and (batch % lanes == 0 or batch >= 4 * lanes)
+
+
+def channels_last(shape: Shape) -> Strides:
+    """Strides that put the second dimension last and keep the order of the others."""
+    strides, step = [], shape[1]
+    for extent in reversed(shape[2:]):
+        strides.append(step)
+        step *= extent
+    return (step, 1, *reversed(strides))
 
 
 def batch_innermost(shape: Shape) -> Strides:

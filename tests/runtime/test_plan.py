@@ -163,6 +163,16 @@ def test_arguments_are_copied_into_the_layout_their_readers_want() -> None:
     assert assign(fused, lanes=64).strides == {}
 
 
+def test_a_small_batch_leaves_the_lanes_to_the_channels() -> None:
+    x, w, u = new(2, 3, 7, 7), new(16, 3, 3, 3), new(4, 16, 2, 2)
+    y = E.tanh(convolution.conv(x, w, padding=1))
+    outputs = [convolution.conv(y, u), reduction.sum(E.exp(y), axis=(2, 3))]
+    layouts = assign(fuse(Graph([x, w, u], outputs)), lanes=16)
+    assert set(layouts.strides.values()) == {(16 * 49, 1, 16 * 7, 16)}
+    assert {n.op for n in layouts.strides} == {ITEM}
+    check([x, w, u], outputs, layouts=layouts)
+
+
 def test_graphs_that_are_not_fused_are_refused() -> None:
     x = new(3)
     with pytest.raises(VerifyError, match="isn't fused"):
