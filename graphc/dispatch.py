@@ -8,6 +8,7 @@ rules). On Tensors the interpreter that tensor.py installs decides: eager, taped
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,61 +21,83 @@ from graphc.primitive import Primitive, Value
 from graphc.types import DType, Scalar, Shape, TensorType, dtype_of, promote, promote_scalar, scalar_dtype
 
 SCALARS = frozenset({bool, int, float})
+_NO_ATTRS: dict[str, Any] = {}
 NUMBERS = frozenset({bool, int, float, np.ndarray, np.float32, np.float64, np.int32, np.int64, np.bool_})
 
-Interpreter = Callable[[Primitive, tuple[Any, ...], dict[str, Any]], Any]
+Evaluate = Callable[[Primitive, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def _not_installed(primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-    raise AssertionError("graphc.tensor installs the interpreter of Tensors when it is imported")
+class Interpretation(threading.local):
+    """What operations on values that aren't nodes mean, for each thread: one may trace while others compute."""
+
+    interpreter: Any  # a graphc.tensor.Interpreter; tensor.py, which stands above, installs the first one
+    evaluate: Evaluate
 
 
-_interpret: Interpreter = _not_installed
-_raw = 0  # > 0 while derivative rules run on numbers: arrays in, arrays out
-
-
-def install(interpreter: Interpreter) -> None:
-    """Called once by tensor.py, which stands above and knows what a Tensor is."""
-    global _interpret
-    _interpret = interpreter
+state = Interpretation()
 
 
 class numbers:
     """Within this context operations on raw arrays give raw arrays: `with numbers(): rule(g, y, *xs)`."""
 
+    __slots__ = ("_before",)
+
     def __enter__(self) -> None:
-        global _raw
-        _raw += 1
+        self._before = state.evaluate
+        state.evaluate = _evaluate_numbers
 
     def __exit__(self, *_: object) -> None:
-        global _raw
-        _raw -= 1
+        state.evaluate = self._before
 
 
 def apply(primitive: Primitive, *operands: Any, **attrs: Any) -> Value:
     """The result of `primitive` on values of one carrier (Python scalars mix with any)."""
-    if _raw:
-        for x in operands:
-            kind = type(x)
-            if kind is ndarray:
-                ufunc = primitive.ufunc
-                return ufunc(*operands) if ufunc is not None else primitive.eval(np, *operands, **attrs)
-            if kind is Node or hasattr(x, "requires_grad"):
-                break
-        else:
-            if operands:
-                return _numbers_of(primitive, operands, attrs)
     for x in operands:
         if type(x) is Node:
             return make(primitive, as_nodes(operands), attrs)
-    return _interpret(primitive, operands, attrs)
+    return state.evaluate(primitive, operands, attrs)
 
 
-def _numbers_of(primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Value:
-    """Raw evaluation on NumPy scalars, Python scalars or arrays of another library."""
-    result = primitive.eval(array_namespace(operands), *operands, **attrs)
-    # a number computed from Python numbers stays a (weak) Python number
-    return result.item() if all(type(x) in SCALARS for x in operands) else result
+def unary(primitive: Primitive, x: Any) -> Value:
+    """apply(primitive, x), with less ado."""
+    evaluate = state.evaluate
+    if type(x) is ndarray:
+        if evaluate is _evaluate_numbers and primitive.ufunc is not None:
+            return primitive.ufunc(x)
+    elif type(x) is Node:
+        return make(primitive, (x,), {})
+    return evaluate(primitive, (x,), _NO_ATTRS)
+
+
+def binary(primitive: Primitive, x: Any, y: Any) -> Value:
+    """apply(primitive, x, y), with less ado."""
+    evaluate = state.evaluate
+    if type(x) is Node or type(y) is Node:
+        return make(primitive, as_nodes((x, y)), {})
+    a, b = type(x), type(y)
+    if evaluate is _evaluate_numbers and (a is ndarray or b is ndarray) and a in NUMBERS and b in NUMBERS:
+        ufunc = primitive.ufunc
+        return ufunc(x, y) if ufunc is not None else primitive.eval(np, x, y)
+    return evaluate(primitive, (x, y), _NO_ATTRS)
+
+
+def _evaluate_numbers(primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Value:
+    """`evaluate` on raw numbers. Operations on Tensors (a hook's) or on nothing keep their meaning."""
+    python = bool(operands)
+    for x in operands:
+        kind = type(x)
+        if kind is ndarray:
+            python = False
+        elif kind not in SCALARS:
+            python = False
+            if hasattr(x, "requires_grad"):
+                return state.interpreter.evaluate(primitive, operands, attrs)
+    if not operands:
+        return state.interpreter.evaluate(primitive, operands, attrs)
+    if python:  # a number computed from Python numbers stays a (weak) Python number
+        return primitive.eval(np, *operands, **attrs).item()
+    ufunc = primitive.ufunc
+    return ufunc(*operands) if ufunc is not None else primitive.eval(array_namespace(operands), *operands, **attrs)
 
 
 def array_namespace(arrays: tuple[Any, ...]) -> Any:

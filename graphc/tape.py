@@ -193,6 +193,7 @@ def set_anomaly(on: bool) -> None:
 
 
 _SCALARS = dispatch.SCALARS
+_new = object.__new__
 
 
 class Tape(Interpreter):
@@ -201,43 +202,41 @@ class Tape(Interpreter):
     # --------------------------------------------------------------------------------------- forward
 
     def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
-        arrays = []
-        sources: list[Record | Leaf | None] = []
-        taped = False
-        xp = np
-        for x in operands:
-            if isinstance(x, Tensor):
-                data = x._data
-                source = x._record
-                if source is not None:
-                    taped = True
-                    if x._view is not None:
-                        _refresh(x)
-                        source = x._record
-                if type(data) is not ndarray:
-                    xp = _namespace(primitive, x)
-                arrays.append(data)
-                sources.append(source)
-            elif type(x) in _SCALARS:
-                arrays.append(x)
-                sources.append(None)
-            else:
-                return self.evaluate(primitive, tuple(_operand(y) for y in operands), attrs)
+        arrays: tuple[Any, ...] | None = None
+        sources: tuple[Record | Leaf | None, ...] = ()
+        xp: Any = np
+        # The two usual cases are written out: _read() gives the same, for operands of any number and kind.
+        if len(operands) == 2:
+            x, y = operands
+            if isinstance(x, Tensor) and x._view is None and type(x._data) is ndarray:
+                if isinstance(y, Tensor):
+                    if y._view is None and type(y._data) is ndarray:
+                        arrays, sources = (x._data, y._data), (x._record, y._record)
+                elif type(y) in _SCALARS:
+                    arrays, sources = (x._data, y), (x._record, None)
+        elif len(operands) == 1:
+            (x,) = operands
+            if isinstance(x, Tensor) and x._view is None and type(x._data) is ndarray:
+                arrays, sources = (x._data,), (x._record,)
+        if arrays is None:
+            operands, arrays, sources, xp = _read(primitive, operands)
         modes = _modes
+        ufunc = primitive.ufunc
         try:
-            ufunc = primitive.ufunc
-            if ufunc is not None and xp is np:
-                out = modes.quiet.run(ufunc, *arrays)
-            else:
+            if ufunc is None or xp is not np:
                 out = modes.quiet.run(primitive.eval, xp, *arrays, **attrs)
+            elif len(arrays) == 2:  # written out: a call with *arrays takes twice the time of a small operation
+                out = modes.quiet.run(ufunc, arrays[0], arrays[1])
+            else:
+                out = modes.quiet.run(ufunc, *arrays)
         except Exception as error:
             out = _retried(primitive, xp, arrays, attrs, error)
         if type(out) is not ndarray and isinstance(out, np.generic):
             out = np.asarray(out)
-        result = Tensor.__new__(Tensor)
+        result = _new(Tensor)
         result._data = out
-        if taped and modes.recording and out.dtype.kind == "f":
-            result._record = record = Record(primitive, operands, tuple(arrays), tuple(sources), attrs, out, _tick())
+        if any(sources) and modes.recording and out.dtype.kind == "f":
+            result._record = record = Record(primitive, operands, arrays, sources, attrs, out, _tick())
             if modes.anomaly:
                 record.location = user_location()
         if primitive.view:
@@ -256,6 +255,9 @@ class Tape(Interpreter):
                 f"{what}: this tensor is a leaf that requires a gradient; changing it in place would lose its history. "
                 "Do it under graphc.no_grad(), or on a copy (x.clone())."
             )
+        if target._version is None:
+            target._version = root._version = Version()
+        version = target._version
         if taped and isinstance(value, Tensor) and type(value._record) is Record:
             _keep_operand(value._record, target)
         source = value._data if isinstance(value, Tensor) else value
@@ -271,9 +273,6 @@ class Tape(Interpreter):
             kind = DTypeError if isinstance(error, TypeError) else ShapeError
             got = f"{np.asarray(source).dtype}{np.shape(source)}"
             raise kind(f"{what}: can't write {got} into {target.dtype.name}{target.shape}.") from None
-        if target._version is None:
-            target._version = root._version = Version()
-        version = target._version
         if taped:
             new = value if isinstance(value, Tensor) else wrap(np.asarray(value, target._data.dtype))
             new = ew.astype(new, target.dtype)
@@ -429,6 +428,28 @@ class Tape(Interpreter):
             self.hook(tensor, keep)
 
 
+def _read(
+    primitive: Primitive, operands: tuple[Any, ...]
+) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Record | Leaf | None, ...], Any]:
+    """(operands as Tensors and Python numbers, their arrays, what made them, the array library that holds them)."""
+    operands = tuple([_operand(x) for x in operands])
+    arrays = []
+    sources: list[Record | Leaf | None] = []
+    xp: Any = np
+    for x in operands:
+        if isinstance(x, Tensor):
+            if x._record is not None and x._view is not None:
+                _refresh(x)
+            if type(x._data) is not ndarray:
+                xp = _namespace(primitive, x)
+            arrays.append(x._data)
+            sources.append(x._record)
+        else:
+            arrays.append(x)
+            sources.append(None)
+    return operands, tuple(arrays), tuple(sources), xp
+
+
 def _namespace(primitive: Primitive, x: Tensor) -> Any:
     """The array library of a tensor that NumPy doesn't hold. Raises TraceError for one that has no numbers."""
     if x._data is None:
@@ -439,7 +460,7 @@ def _namespace(primitive: Primitive, x: Tensor) -> Any:
     return dispatch.array_namespace((x._data,))
 
 
-def _retried(primitive: Primitive, xp: Any, arrays: list[Any], attrs: dict[str, Any], error: Exception) -> Any:
+def _retried(primitive: Primitive, xp: Any, arrays: Sequence[Any], attrs: dict[str, Any], error: Exception) -> Any:
     """What to do when an evaluation raised: raise the operation's own error, unless it was only called from another."""
     if isinstance(error, RuntimeError) and "already entered" in str(error):
         return primitive.eval(xp, *arrays, **attrs)  # inside of an operation that is written in operations
@@ -449,18 +470,30 @@ def _retried(primitive: Primitive, xp: Any, arrays: list[Any], attrs: dict[str, 
 
 
 def _keep_operand(record: Record, target: Tensor) -> None:
-    """Before target is overwritten by record's result: let the record keep target's numbers if its rules need them."""
-    if record.op is ew.ADD or record.op is ew.SUBTRACT or record.operands is None or record.arrays is None:
+    """Before target is overwritten by record's result: let the record hold what target was, not what it will be.
+
+    A copy of its numbers if the rules need them, else a stand-in: target will point to the record, and a record that
+    pointed back would live until the garbage collector finds the two.
+    """
+    if record.operands is None or record.arrays is None:
         return
     uses = [x is target for x in record.operands]
-    linear = record.op is ew.MULTIPLY or record.op is ew.DIVIDE
-    others = [s for s, own in zip(record.sources, uses, strict=True) if s is not None and not own]
-    if uses.count(True) == 0 or (linear and uses.count(True) == 1 and not others):
-        return
-    kept = wrap(target._data.copy())
-    kept._record = target._record
+    others = any(s is not None and not own for s, own in zip(record.sources, uses, strict=True))
+    once = uses.count(True) == 1
+    additive = record.op is ew.ADD or record.op is ew.SUBTRACT
+    unread = additive or ((record.op is ew.MULTIPLY or record.op is ew.DIVIDE) and once and not others)
+    kept = _stand_in(target)
+    if not unread:
+        kept._data, kept._version = target._data.copy(), None
     record.operands = tuple([kept if own else x for x, own in zip(record.operands, uses, strict=True)])
     record.arrays = tuple([kept._data if own else a for a, own in zip(record.arrays, uses, strict=True)])
+
+
+def _stand_in(tensor: Tensor) -> Tensor:
+    """The same numbers, version and history, which stays when the tensor's own changes."""
+    alias = wrap(tensor._data)
+    alias._record, alias._version = tensor._record, tensor._version
+    return alias
 
 
 def _operand(x: Any) -> Any:
@@ -523,7 +556,7 @@ def _refresh(view: Tensor) -> None:
 
 def _replaced(link: ViewOf, part: Tensor) -> Tensor:
     """The base with the viewed part replaced by `part`, recorded: each view operation's adjoint puts it back."""
-    stages = [link.base]
+    stages = [_stand_in(link.base)]
     with np.errstate(all="ignore"):
         for op, attrs in link.path[:-1]:
             stages.append(dispatch.apply(op, stages[-1], **attrs))
@@ -552,10 +585,11 @@ class _Numbers(Carrier[Vertex]):
         self.anomaly = _Anomaly() if anomaly else None
 
     def values(self, vertex: Vertex) -> tuple[Value, Sequence[Value]]:
+        arrays = vertex.arrays  # type: ignore[union-attr]
+        if arrays is not None and vertex.stamp > _last_write:
+            return vertex.y, arrays  # type: ignore[union-attr]
         assert type(vertex) is Record
         arrays = _present(vertex)
-        if vertex.stamp > _last_write:
-            return vertex.y, arrays
         y = vertex.y
         if vertex.overwritten is not None:
             y = Overwritten(y, vertex.op, vertex.overwritten)  # type: ignore[arg-type]
@@ -723,6 +757,9 @@ def release(order: Sequence[Vertex]) -> None:
 
 def _seed(tensor: Tensor, gradient: Tensor | None) -> Tensor:
     if gradient is None:
+        data = tensor._data
+        if type(data) is ndarray and data.ndim == 0 and data.dtype.kind == "f":
+            return wrap(np.array(1, data.dtype))
         return as_tensor(np.asarray(default_seed(tensor)))
     if gradient.shape != tensor.shape:
         raise ShapeError(f"backward(): the cotangent has shape {gradient.shape}, the result {tensor.shape}.")

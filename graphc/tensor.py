@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import abc
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ from graphc.errors import DeviceError, DTypeError, IndexingError, ShapeError, Tr
 from graphc.ops import elementwise as ew
 from graphc.ops import linalg, movement, reduction, subscript
 from graphc.primitive import Primitive, Value
-from graphc.types import DType, Scalar, Shape, dtype_of
+from graphc.types import BY_NUMPY, DType, Scalar, Shape, dtype_of
 
 if TYPE_CHECKING:
     from graphc.ir.node import Node
@@ -91,20 +90,20 @@ class Interpreter(abc.ABC):
     def retain_grad(self, tensor: Tensor) -> None: ...
 
 
-class _State(threading.local):
-    """The interpreter in force, for each thread: one may trace while others compute."""
+class _State(Protocol):
+    """dispatch.state, as those who know what a Tensor is see it."""
 
     interpreter: Interpreter
-    evaluate: Callable[[Primitive, tuple[Any, ...], dict[str, Any]], Any]
+    evaluate: dispatch.Evaluate
 
 
-_state = _State()
+_state: _State = dispatch.state
 
 
 def install(interpreter: Interpreter) -> None:
     """Make `interpreter` the one that every thread starts with. tape.py calls it once."""
-    _State.interpreter = interpreter
-    _State.evaluate = interpreter.evaluate
+    dispatch.Interpretation.interpreter = interpreter
+    dispatch.Interpretation.evaluate = staticmethod(interpreter.evaluate)
 
 
 def active() -> Interpreter:
@@ -112,22 +111,15 @@ def active() -> Interpreter:
     return _state.interpreter
 
 
-def _interpret(primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-    return _state.evaluate(primitive, operands, attrs)
-
-
-dispatch.install(_interpret)
-
-
 @contextmanager
 def interpreting(interpreter: Interpreter) -> Iterator[None]:
     """Use `interpreter` in this thread within the context, also if it ends with an error."""
-    before = _state.interpreter
+    before = _state.interpreter, _state.evaluate
     _state.interpreter, _state.evaluate = interpreter, interpreter.evaluate
     try:
         yield
     finally:
-        _state.interpreter, _state.evaluate = before, before.evaluate
+        _state.interpreter, _state.evaluate = before
 
 
 def _operator(primitive: Primitive, function: Callable[[Value, Value], Value]) -> Callable[[Tensor, Operand], Tensor]:
@@ -205,7 +197,9 @@ class Tensor:
     @property
     def dtype(self) -> DType:
         """Element type: graphc.float32 and so on."""
-        return dtype_of(self._data.dtype) if self._node is None else self._node.type.dtype
+        if self._node is not None:
+            return self._node.type.dtype
+        return BY_NUMPY.get(self._data.dtype) or dtype_of(self._data.dtype)
 
     @property
     def ndim(self) -> int:

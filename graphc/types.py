@@ -50,7 +50,7 @@ DTYPES: tuple[DType, ...] = (bool_, int32, int64, float32, float64)
 DEFAULT_FLOAT = float32  # PyTorch's default; what `1 / 3` of integers and `gc.tensor([1.0])` give
 DEFAULT_INT = int64
 
-_BY_NUMPY: dict[object, DType] = {d.numpy: d for d in DTYPES}
+BY_NUMPY: dict[object, DType] = {d.numpy: d for d in DTYPES}
 _BY_NAME: dict[str, DType] = {d.name: d for d in DTYPES} | {d.short: d for d in DTYPES} | {"bool_": bool_}
 
 
@@ -61,7 +61,7 @@ def dtype_of(spec: object) -> DType:
     """
     if isinstance(spec, DType):
         return spec
-    found = _BY_NUMPY.get(spec) if isinstance(spec, np.dtype) else None
+    found = BY_NUMPY.get(spec) if isinstance(spec, np.dtype) else None
     if found is not None:
         return found
     if isinstance(spec, str) and spec in _BY_NAME:
@@ -73,7 +73,7 @@ def dtype_of(spec: object) -> DType:
     if spec is bool:
         return bool_
     try:
-        return _BY_NUMPY[np.dtype(spec).newbyteorder("=")]  # type: ignore[call-overload]
+        return BY_NUMPY[np.dtype(spec).newbyteorder("=")]  # type: ignore[call-overload]
     except (TypeError, KeyError):
         names = ", ".join(d.name for d in DTYPES)
         raise DTypeError(f"graphc has no dtype {spec!r}; it has {names}. Convert with .astype(...).") from None

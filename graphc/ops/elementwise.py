@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from graphc.dispatch import NUMBERS, SCALARS, apply, dtype_of_value
+from graphc.dispatch import NUMBERS, SCALARS, apply, binary, dtype_of_value, unary
 from graphc.ir.expr import Call, Compute, Expr, Literal, affine, axes_of, call
 from graphc.ops import special
 from graphc.ops.factories import broadcast_read, check_kinds, check_same_dtype, elementwise
@@ -286,6 +286,7 @@ STRONG_MULTIPLY: Primitive = elementwise(
     ),
     jvp=lambda tangents, y, g, p: _strong_tangent(tangents[0], tangents[1], g, p),
     kinds="f",
+    facts=Fact.SELECTS,  # its own derivative by p has the zeros of g
 )
 
 
@@ -365,26 +366,26 @@ def _binary(primitive: Primitive, x: Value, y: Value, kinds: str = "fib") -> Val
     # the backward sweep's usual case: raw numbers, promoted by NumPy
     if type(x) is ndarray:
         if x.dtype.kind == "f" and (type(y) is ndarray or type(y) in SCALARS):
-            return apply(primitive, x, y)
+            return binary(primitive, x, y)
     elif type(y) is ndarray and type(x) in SCALARS and y.dtype.kind == "f":
-        return apply(primitive, x, y)
+        return binary(primitive, x, y)
     if type(x) in NUMBERS and type(y) in NUMBERS:
         # a scalar beside an array is weak, unless it raises the kind
         if type(x) in SCALARS or type(y) in SCALARS:
             x, y = promoted(x, y, kinds)
-        return apply(primitive, x, y)
+        return binary(primitive, x, y)
     # beside a tensor, NumPy's float64 scalar is the Python float that it derives from
     x = float(x) if type(x) is np.float64 else x
     y = float(y) if type(y) is np.float64 else y
-    return apply(primitive, *promoted(x, y, kinds))
+    return binary(primitive, *promoted(x, y, kinds))
 
 
 def _float(primitive: Primitive, x: Value) -> Value:
     if type(x) is ndarray and x.dtype.kind == "f":
-        return apply(primitive, x)
+        return unary(primitive, x)
     if type(x) in SCALARS:
-        return apply(primitive, float(x))
-    return apply(primitive, x if dtype_of_value(x).kind == "f" else astype(x, DEFAULT_FLOAT))
+        return unary(primitive, float(x))
+    return unary(primitive, x if dtype_of_value(x).kind == "f" else astype(x, DEFAULT_FLOAT))
 
 
 # ---------------------------------------------------------------------------------------- functions
@@ -430,7 +431,7 @@ def power(x: Value, y: Value, /) -> Value:
 
 def negative(x: Value, /) -> Value:
     """-x."""
-    return apply(NEGATIVE, x)
+    return unary(NEGATIVE, x)
 
 
 def positive(x: Value, /) -> Value:
@@ -440,12 +441,12 @@ def positive(x: Value, /) -> Value:
 
 def abs(x: Value, /) -> Value:
     """|x|. The derivative at 0 is 0."""
-    return apply(ABS, x)
+    return unary(ABS, x)
 
 
 def sign(x: Value, /) -> Value:
     """-1, 0 or 1; nan for nan."""
-    return apply(SIGN, x)
+    return unary(SIGN, x)
 
 
 def floor(x: Value, /) -> Value:
@@ -460,7 +461,7 @@ def ceil(x: Value, /) -> Value:
 
 def copy(x: Value, /) -> Value:
     """A copy with memory of its own; the derivative passes through."""
-    return apply(COPY, x)
+    return unary(COPY, x)
 
 
 def exp(x: Value, /) -> Value:

@@ -456,7 +456,7 @@ def moveaxis(x: Value, source: int, destination: int, /) -> Value:
 
 def broadcast_to(x: Value, /, shape: Sequence[int]) -> Value:
     """x stretched to `shape` by NumPy's rule."""
-    wanted = tuple(int(n) for n in shape)
+    wanted = tuple(map(int, shape))
     return x if shape_of(x) == wanted else apply(BROADCAST_TO, x, shape=wanted)
 
 

@@ -43,7 +43,9 @@ def _keep(value: Value, x: Value, axes: tuple[int, ...]) -> Value:
 
 
 def _sum_vjp(g: Value, y: Value, x: Value, *, axes: tuple[int, ...], keepdims: bool) -> Value:
-    return broadcast_to(_keep(g, x, axes), shape_of(x)) if dtype_of_value(x).kind == "f" else None
+    if dtype_of_value(x).kind != "f":
+        return None
+    return broadcast_to(g if shape_of(g) == () else _keep(g, x, axes), shape_of(x))
 
 
 def _sum_jvp(tangents: Any, y: Value, x: Value, *, axes: tuple[int, ...], keepdims: bool) -> Value:
