@@ -102,7 +102,7 @@ def sum_of_broadcast(node: Node) -> Node | None:
     inner = mv.broadcast_to(mv.reshape(x, aligned), narrow)
     rest = [a for a in axes if a not in copied and narrow[a] != 1]
     total = red.sum(inner, rest, keepdims=True) if rest else inner
-    return mv.reshape(ew.multiply(total, float(count)), node.shape)  # type: ignore[no-any-return]
+    return ew.multiply(mv.reshape(total, node.shape), float(count))  # type: ignore[no-any-return]
 
 
 def _folded_axes(node: Node) -> tuple[int, ...]:

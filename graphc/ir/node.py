@@ -145,8 +145,9 @@ class _Entry(weakref.ref[Node]):
 
 
 def _forget(entry: Any) -> None:
-    if _interned.get(entry.key) is entry:
-        del _interned[entry.key]
+    key = entry.key
+    if _interned.get(key) is entry:
+        del _interned[key]
 
 
 _interned: dict[tuple[Any, ...], _Entry] = {}
