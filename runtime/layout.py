@@ -4,7 +4,8 @@ Where an operation slides a window over an array (convolution, pooling), neighbo
 dimensions make poor vector lanes: extents are odd, windows overlap, strides skip. The dimension that is a plain loop,
 the batch, makes perfect ones: lanes never meet, padding is decided for all of them at once, and a convolution is a
 matrix product over pointers, without im2col. So the arrays that such operations read and write are stored with the
-batch innermost, where it fills whole vectors. A smaller batch leaves that place to the channels, if they fill vectors.
+batch innermost, where it fills whole vectors. A smaller batch leaves that place to
+the channels, if they fill vectors and aren't in groups.
 
 The layout spreads to what shares batch and channels with such an array, element by element. Found by structure: an
 operation slides a window if some index of what it reads sums a loop of the result and a reduced one. Arguments of the
@@ -44,6 +45,7 @@ def assign(graph: Graph, lanes: int) -> Layouts:
     items = {(node.inputs[0], node.attrs["index"]): node for node in graph.nodes if node.op is ITEM}
     alike = _Classes()  # values, and nodes inside of fused ones, that should have one layout
     sliding: list[Key] = []
+    grouped: list[Key] = []  # what has channels that mean more than one loop
     for fused in graph.nodes:
         if fused.op is not FUSED:
             continue
@@ -59,17 +61,22 @@ def assign(graph: Graph, lanes: int) -> Layouts:
             compute = node.op.body(*[x.type for x in node.inputs], **node.attrs)
             if slides(compute):
                 sliding.append((fused, node))
+                if not _plain_channels(compute):
+                    grouped.append((fused, node))
             for number, operand in enumerate(node.inputs):
                 if operand.ndim == node.ndim and _shared(compute, number, 1 if slides(compute) else 2):
                     alike.join((fused, operand), (fused, node))
-    wanted = {alike.find(key) for key in sliding}
+    wanted, mixed = {alike.find(key) for key in sliding}, {alike.find(key) for key in grouped}
     strides: dict[Node, Strides] = {}
     for value in graph.nodes:
-        if value.op is FUSED or value.ndim < LEAST_DIMENSIONS or alike.find((None, value)) not in wanted:
+        if value.op is FUSED or value.ndim < LEAST_DIMENSIONS:
+            continue
+        kind = alike.find((None, value))
+        if kind not in wanted:
             continue
         if _fills(value.shape[0], lanes):
             strides[value] = batch_innermost(value.shape)
-        elif value.shape[1] % lanes == 0 and value.op is ITEM:
+        elif value.shape[1] % lanes == 0 and value.op is ITEM and kind not in mixed:
             strides[value] = channels_last(value.shape)
     readers = frozenset(n for n in graph.nodes if n.op is FUSED and any(x in strides for x in n.inputs))
     return Layouts(strides, readers)
@@ -132,6 +139,12 @@ def _shared(compute: Compute, operand: int, dimensions: int) -> bool:
     reads = [read for read in _reads(compute.value) if read.operand == operand]
     first = compute.target[:dimensions]
     return bool(reads) and all(map(_is_loop, first)) and all(read.index[:dimensions] == first for read in reads)
+
+
+def _plain_channels(compute: Compute) -> bool:
+    """Whether the second index of the result and of the first operand are single loops: no groups."""
+    first = [read for read in _reads(compute.value) if read.operand == 0]
+    return all(map(_is_loop, (compute.target[1], *(read.index[1] for read in first))))
 
 
 def _is_loop(index: Affine | Expr) -> bool:
