@@ -18,7 +18,7 @@ from numpy import ndarray
 from graphc.errors import DTypeError
 from graphc.ir.node import Node, constant, make
 from graphc.primitive import Primitive, Value
-from graphc.types import DType, Scalar, Shape, TensorType, dtype_of, promote, promote_scalar, scalar_dtype
+from graphc.types import BY_NUMPY, DType, Scalar, Shape, TensorType, dtype_of, promote, promote_scalar, scalar_dtype
 
 SCALARS = frozenset({bool, int, float})
 _NO_ATTRS: dict[str, Any] = {}
@@ -83,21 +83,23 @@ def binary(primitive: Primitive, x: Any, y: Any) -> Value:
 
 def _evaluate_numbers(primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Value:
     """`evaluate` on raw numbers. Operations on Tensors (a hook's) or on nothing keep their meaning."""
-    python = bool(operands)
+    python = True  # whether all are Python's numbers
+    foreign = False  # whether some may belong to another array library
     for x in operands:
         kind = type(x)
-        if kind is ndarray:
+        if kind not in SCALARS:
             python = False
-        elif kind not in SCALARS:
-            python = False
-            if hasattr(x, "requires_grad"):
-                return state.interpreter.evaluate(primitive, operands, attrs)
+            if kind is not ndarray:
+                foreign = True
+                if hasattr(x, "requires_grad"):
+                    return state.interpreter.evaluate(primitive, operands, attrs)
     if not operands:
         return state.interpreter.evaluate(primitive, operands, attrs)
     if python:  # a number computed from Python numbers stays a (weak) Python number
         return primitive.eval(np, *operands, **attrs).item()
-    ufunc = primitive.ufunc
-    return ufunc(*operands) if ufunc is not None else primitive.eval(array_namespace(operands), *operands, **attrs)
+    if foreign:
+        return primitive.eval(array_namespace(operands), *operands, **attrs)
+    return primitive.eval(np, *operands, **attrs)
 
 
 def array_namespace(arrays: tuple[Any, ...]) -> Any:
@@ -134,6 +136,8 @@ def shape_of(value: Value) -> Shape:
 
 def dtype_of_value(value: Value) -> DType:
     """The dtype of a value of any carrier."""
+    if type(value) is ndarray:
+        return BY_NUMPY.get(value.dtype) or dtype_of(value.dtype)
     if type(value) in SCALARS:
         return scalar_dtype(value)
     dtype = getattr(value, "dtype", None)

@@ -156,7 +156,7 @@ def _broadcast_eval(xp: Any, x: Any, *, shape: Shape) -> Any:
     if type(x) is np.ndarray and x.size == 1:
         # one number everywhere: a view with strides 0, made ten times faster than by broadcast_to
         view: Any = np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))
-        view.flags.writeable = False
+        view.setflags(write=False)
         return view
     return xp.broadcast_to(x, shape)
 
