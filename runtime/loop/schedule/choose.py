@@ -208,7 +208,7 @@ def _order(
     memory = Traffic(accesses, trips, tile)
 
     def cost(order: tuple[Axis, ...]) -> float:
-        lost = cycles * _imbalance(trips[order[0]]) if order else 0.0
+        lost = cycles * _imbalance(trips[order[0]] if order else 1)
         return memory.cycles(order) + lost
 
     if lanes in looping and not any(stage.stage.axes for stage in facts.stages) and _crossed(facts, lanes):

@@ -47,9 +47,10 @@ def splits(
     tile: Mapping[Axis, int],
 ) -> Iterator[tuple[float, tuple[Axis, ...], Split]]:
     """Orders of the outer axes with splits, and the cycles that memory costs in each."""
-    accesses = tuple(dict.fromkeys(access for stage in facts.stages for access in stage.accesses))
+    after = [access for stage in facts.stages if stage is not main for access in stage.accesses]
     strides = {axis: sum(abs(a.at.coefficient(axis)) for a in main.fold_loads) for axis in main.stage.axes}
     stage_axes = sorted(main.stage.axes, key=lambda axis: -strides[axis])
+    last = Traffic(after, trips, tile)
     itemsize = max(fold.value.dtype.itemsize for fold in main.stage.folds)
     for first in (axis for axis in order if trips[axis] >= 2):
         rest = tuple(axis for axis in order if axis != first)
@@ -59,9 +60,9 @@ def splits(
         for count in range(1, len(stage_axes)):
             outside = tuple(stage_axes[:count])
             pieces = prod(axis.extent for axis in outside)
-            memory = Traffic(
-                accesses, {**trips, **{axis: axis.extent for axis in outside}}, {**tile, **dict.fromkeys(outside, 1)}
-            )
+            extents = {axis: axis.extent for axis in outside}
+            inside = Traffic(main.fold_loads, {**trips, **extents}, {**tile, **dict.fromkeys(outside, 1)})
             visits = trips[first] * pieces
             again = points * itemsize * 2 * RELOAD + TILE * prod(trips[axis] for axis in rest)
-            yield memory.cycles((first, *outside, *rest)) + visits * again, (first, *rest), Split(outside, 1)
+            moved = inside.cycles((first, *outside, *rest)) + last.cycles((first, *rest))
+            yield moved + visits * again, (first, *rest), Split(outside, 1)
