@@ -119,7 +119,10 @@ def log_of_sum(node: Node) -> Node | None:
 
 
 def log_of_quotient(node: Node) -> Node | None:
-    """log(exp(z) / b) = z - log(b); of a softmax, its logarithm without underflow."""
+    """log(exp(z) / b) = z - log(b); of a softmax, its logarithm without underflow.
+
+    At b = -0 it is inf, where it was nan.
+    """
     (ratio,) = node.inputs
     if ratio.op is not ew.DIVIDE or ratio.inputs[0].op is not ew.EXP or sigmoid_argument(ratio) is not None:
         return None

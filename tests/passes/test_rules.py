@@ -163,11 +163,12 @@ def test_a_rule_that_changes_a_type_is_found_out() -> None:
 
 
 def test_origins_of_what_rules_build() -> None:
-    node = ew.log(ew.exp(ew.add(x, 1)))
+    node: Node = ew.log(ew.exp(ew.add(x, 1)))
     made = rewrite(
         Graph((x,), (node,)),
         [Rule("to sine", lambda n: ew.sin(n.inputs[0]), "", ops=(ew.LOG,))],
     ).outputs[0]
+    assert made is not None
     assert made.origin.rule == "to sine"
     assert made.origin.source is node
     assert made.origin.location == node.origin.location
