@@ -34,6 +34,7 @@ from graphc.creation import (
     zeros_like,
 )
 from graphc.errors import (
+    AliasError,
     AnomalyError,
     AutodiffError,
     AxisError,
@@ -48,6 +49,7 @@ from graphc.errors import (
     TraceError,
     VerifyError,
 )
+from graphc.gradcheck import gradcheck, gradgradcheck
 from graphc.ir.text import print_graph
 from graphc.ops.convolution import conv, conv_transpose
 from graphc.ops.elementwise import (
@@ -135,6 +137,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "AliasError",
     "AnomalyError",
     "AutodiffError",
     "AxisError",
@@ -194,6 +197,8 @@ __all__ = [
     "full_like",
     "get_num_threads",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "greater",
     "greater_equal",
     "hessian",

@@ -109,7 +109,7 @@ class Record:
 class Leaf:
     """Where a derivative ends: a tensor that the user asked the gradient of."""
 
-    __slots__ = ("__weakref__", "hooks", "tensor")
+    __slots__ = ("__weakref__", "done", "hooks", "tensor")
     op = None
     attrs: Mapping[str, Any] = MappingProxyType({})
     sources: tuple[()] = ()
@@ -117,6 +117,7 @@ class Leaf:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = weakref.ref(tensor)
+        self.done = False  # a transform's own variable, whose function has run: nobody else differentiates by it
         self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
 
 
@@ -378,6 +379,9 @@ class Tape(Interpreter):
         return out
 
     def settled(self, y: Tensor, variables: Sequence[Tensor]) -> Tensor:
+        for x in variables:
+            if type(x._record) is Leaf:
+                x._record.done = True
         if y._record is None or _depends_on_others([y._record], variables):
             return y
         return wrap(y._data)
@@ -735,7 +739,7 @@ def _depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> 
     if not _modes.recording:
         return False
     own = {id(v._record) for v in variables}
-    return any(type(v) is Leaf and id(v) not in own for v in reachable(roots))
+    return any(type(v) is Leaf and id(v) not in own and not v.done for v in reachable(roots))
 
 
 def _pull_numbers(

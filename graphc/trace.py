@@ -396,16 +396,20 @@ class Tracer(Interpreter):
             total: Any = parts[0]
             for part in parts[1:]:
                 total = ew.add(total, part)
-            out.append(_traced(total, Mark(GRADIENT)))
+            out.append(self._derived(total, GRADIENT))
         return out
+
+    def _derived(self, node: Node, op: Primitive) -> Tensor:
+        """What a transform gives: with a history, unless under no_grad."""
+        return _traced(node, Mark(op)) if recording() else _traced(make(STOP_GRADIENT, (node,), {}), None)
 
     def push(self, ys: Sequence[Tensor], variables: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
         xs = [self.node(x) for x in variables]
         ts = [self.node(t) for t in tangents]
-        return [_traced(make(TANGENT, (self.node(y), *xs, *ts), {}), Mark(TANGENT)) for y in ys]
+        return [self._derived(make(TANGENT, (self.node(y), *xs, *ts), {}), TANGENT) for y in ys]
 
     def settled(self, y: Tensor, variables: Sequence[Tensor]) -> Tensor:
-        return y
+        return y if y._record is None or recording() else _traced(make(STOP_GRADIENT, (self.node(y),), {}), None)
 
     def backward(self, tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool) -> None:
         if tensor._record is None:

@@ -2,7 +2,8 @@
 
 They nest, and work in both modes: eagerly they run the sweeps of autodiff on the tape; while a function is
 being compiled they leave a `gradient` or `tangent` mark that the `differentiate` pass expands as a formula.
-Which of the two is the active interpreter's business (`Interpreter.variable / pull / push`).
+Which of the two is the active interpreter's business (`Interpreter.variable / pull / push`). Under no_grad they
+differentiate all the same; only their results have no history then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from graphc.dispatch import shape_of
 from graphc.errors import AutodiffError, DTypeError, ShapeError
 from graphc.ops import elementwise as ew
 from graphc.ops.movement import iota, reshape, stack
+from graphc.tape import enable_grad
 from graphc.tensor import Tensor, active, as_tensor
 from graphc.tree import Structure, flatten, unflatten
 
@@ -67,7 +69,8 @@ def value_and_grad(f: Function, argnums: Argnums = 0, has_aux: bool = False) -> 
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         changed, variables, structures = _variables(args, argnums, "grad")
-        result = f(*changed, **kwargs)
+        with enable_grad():
+            result = f(*changed, **kwargs)
         y, aux = result if has_aux else (result, None)
         y = as_tensor(y)
         gradients = active().pull([y], [as_tensor(np.asarray(default_seed(y, "grad")))], variables)
@@ -92,7 +95,8 @@ def grad(f: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
 def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
     """(f(*primals), pullback): pullback(cotangent, of the result's structure) gives one cotangent per primal."""
     changed, variables, structures = _variables(primals, tuple(range(len(primals))), "vjp")
-    result = f(*changed)
+    with enable_grad():
+        result = f(*changed)
     outputs, out_structure = flatten(result)
     ys = [as_tensor(y) for y in outputs]
 
@@ -121,7 +125,8 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     if len(directions) != len(variables):
         raise ShapeError(f"jvp: {len(variables)} primals need as many tangents, got {len(directions)}.")
     ts = [_matching(t, x, "jvp", "tangent") for t, x in zip(directions, variables, strict=True)]
-    result = f(*changed)
+    with enable_grad():
+        result = f(*changed)
     outputs, structure = flatten(result)
     ys = [as_tensor(y) for y in outputs]
     moved = active().push(ys, variables, ts)

@@ -100,6 +100,8 @@ class Specialisation:
                 "also closes over and changes (its elements or its gradient). Use one of the two."
             )
         inputs = [_fetch(source, leaves) for source in told.sources]
+        if told.writes:
+            self._check_apart(inputs)
         history = self._operands(inputs, leaves) if self.open else None
         outputs = self.run(*inputs)
         for number, _ in told.writes:
@@ -116,6 +118,22 @@ class Specialisation:
                 if result.differentiable and result.output is not None:
                     record(self._primitive(result.output), history, value)
         return unflatten(told.structure, iter(results))
+
+    def _check_apart(self, inputs: Sequence[Array]) -> None:
+        """Raise AliasError if an argument that is a view shares memory with what the call writes.
+
+        Each input was traced as memory of its own: in eager mode the write would show in the view.
+        """
+        written = {number for number, _ in self.trace.writes}
+        for i, source in enumerate(self.trace.sources):
+            if not isinstance(source, ArgumentSource) or getattr(inputs[i], "base", None) is None:
+                continue
+            for j in range(len(inputs)) if i in written else written:
+                if i != j and np.shares_memory(inputs[i], inputs[j]):
+                    raise AliasError(
+                        f"argument {source.position} (counted over all tensors and numbers) shares memory with another "
+                        "input of the compiled function, which writes there. Pass x.clone(), or slice inside."
+                    )
 
     @property
     def open(self) -> bool:
