@@ -49,8 +49,7 @@ OPTIMISE: tuple[Stage, ...] = (
 )
 SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
 RULES: Mapping[str, Rule] = {
-    rule.name: rule
-    for rule in (*simplification.RULES, simplification.UNMARK, *stabilisation.RULES, *contraction.RULES)
+    rule.name: rule for rule in (*simplification.RULES, simplification.UNMARK, *stabilisation.RULES, *contraction.RULES)
 }
 FUSE = Stage("fuse", fuse, "last: from here on nodes are kernels")
 
