@@ -22,6 +22,7 @@ PERMUTED = 5  # so many loops at most are tried in every order
 TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data
 PACK, PACK_RUNS = 2.1, 0.2  # cycles to copy one element into the order that lanes want; if neighbours stay such
 MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
+MOST_LOCALS = 512 << 10  # bytes of a tile's own memory
 MANY_STREAMS = 4  # arrays that an epilogue reads or writes
 MOST_PANEL = 128 << 10  # bytes of results kept for an epilogue
 CLEARLY_WORSE = 4.0
@@ -70,6 +71,9 @@ def choose(facts: Facts, target: Target) -> Plan:
             plans += list(_plans(facts, lanes, packed, target)) or _plans(facts, lanes, None, target)
             if packed is None and (scattered := _conflicting(facts, lanes)) is not None:
                 plans += _plans(facts, lanes, scattered, target)
+    if not plans:  # one outer point at a time, whatever memory it needs
+        stage_lanes = tuple(map(facts.stage_lanes, facts.stages))
+        return Plan(facts.width, None, stage_lanes, facts.width, (), facts.nest.outer, 1, None, False)
     return min(plans, key=lambda found: found[0])[1]
 
 
@@ -83,10 +87,13 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         stage = facts.stages[main]
         rest = facts.cost(lanes, None, leave_out=main)
         own = lanes or stage_lanes[main]
+        each_point = sum(local.size * local.dtype.itemsize for local in nest.locals)
+        tiles = register_tiles(stage, nest.outer, own, packed, width, target)
         options = [
             (cost + rest, vectors * width, rows)
-            for cost, vectors, rows in register_tiles(stage, nest.outer, own, packed, width, target)[:TILES_TRIED]
-        ]
+            for cost, vectors, rows in tiles
+            if each_point * prod(size for _, size in rows) * (vectors * width if lanes else 1) <= MOST_LOCALS
+        ][:TILES_TRIED]
     else:
         cost = facts.cost(lanes, None)
         options = [(cost, 0 if lanes is None else _flat_block(facts, lanes, cost), ())]

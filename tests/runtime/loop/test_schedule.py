@@ -16,7 +16,7 @@ from graphc.ir.node import Node, make, parameter
 from graphc.ops import convolution, elementwise, linalg, movement, pooling, reduction
 from graphc.runtime.cpu.target import TARGETS, Target
 from graphc.runtime.loop.interp import run, run_nest
-from graphc.runtime.loop.ir import Accumulate, Block, Buffer, For, If, Kernel, Let, Load, Offset, Store, Var
+from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, For, If, Kernel, Let, Load, Offset, Store, Var
 from graphc.runtime.loop.lower import lower, lower_node
 from graphc.runtime.loop.nest import Fold, Nest, Stage
 from graphc.runtime.loop.schedule.choose import choose
@@ -331,6 +331,16 @@ def row_nest(rows: int, columns: int, transposed: bool) -> Nest:
 @given(EXTENTS, EXTENTS, st.booleans(), st.sampled_from(TARGET_NAMES))
 def test_rows_of_several_stages(rows: int, columns: int, transposed: bool, name: str) -> None:
     check(row_nest(rows, columns, transposed), TARGETS[name])
+
+
+@pytest.mark.parametrize("columns", [5000, 20000])
+def test_locals_of_a_tile_are_bounded(columns: int) -> None:
+    """Each lane has a row of its own in memory: where rows are long, fewer points are worked on at a time."""
+    kernel = schedule_cpu(row_nest(64, columns, True), TARGETS["x86-64-v4"])
+    verify(kernel)
+    kept = [s.buffer for s in statements(kernel.body) if isinstance(s, Alloc) and s.buffer.space == "scratch"]
+    assert kept
+    assert sum(buffer.size for buffer in kept) * 4 <= 600_000
 
 
 def test_gather_and_scatter() -> None:
