@@ -31,17 +31,31 @@ _FAR_Q = (1.0, 3.03380607434824582924e+01, 3.25792512996573918826e+02, 1.5367295
           3.19985821950859553908e+03, 2.55305040643316442583e+03, 4.74528541206955367215e+02,
           -2.24409524465858183362e+01)  # fmt: skip
 
+_BLOCK = 8192  # elements worked on at a time: their dozen temporaries stay in the cache
+
 
 def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
-    total = coefficients[-1]
-    for c in coefficients[-2::-1]:
-        total = total * x + c
+    total = coefficients[-1] * x
+    for c in coefficients[-2:0:-1]:
+        total += c
+        total *= x
+    total += coefficients[0]
     return total
 
 
 def erf(xp: Any, x: Any) -> Any:
     """The error function of a floating array of any shape, same shape and dtype."""
     x = xp.asarray(x)
+    if x.size <= _BLOCK or hasattr(x, "__cuda_array_interface__"):
+        return _erf(xp, x)
+    flat = x.reshape(-1)
+    out = xp.empty_like(flat)
+    for start in range(0, flat.size, _BLOCK):
+        out[start : start + _BLOCK] = _erf(xp, flat[start : start + _BLOCK])
+    return out.reshape(x.shape)
+
+
+def _erf(xp: Any, x: Any) -> Any:
     w = xp.atleast_1d(x.astype(xp.float64))
     a = xp.abs(w)
     out = xp.where(xp.isnan(w), w, xp.sign(w))  # beyond 6 the result rounds to +-1
