@@ -44,11 +44,12 @@ def unflatten(structure: Structure, leaves: Iterator[Any]) -> Any:
     if structure.kind is None:
         return next(leaves)
     parts = [unflatten(c, leaves) for c in structure.children]
+    build: Callable[..., Any] = structure.kind
     if issubclass(structure.kind, dict):
-        return structure.kind(list(zip(structure.keys, parts, strict=True)))
+        return build(zip(structure.keys, parts, strict=True))
     if issubclass(structure.kind, tuple) and hasattr(structure.kind, "_fields"):
-        return structure.kind(*parts)
-    return structure.kind(parts)
+        return build(*parts)
+    return build(parts)
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
