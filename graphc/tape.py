@@ -215,6 +215,8 @@ class Tape(Interpreter):
                         arrays, sources = (x._data, y._data), (x._record, y._record)
                 elif type(y) in _SCALARS:
                     arrays, sources = (x._data, y), (x._record, None)
+            elif type(x) in _SCALARS and isinstance(y, Tensor) and y._view is None and type(y._data) is ndarray:
+                arrays, sources = (x, y._data), (None, y._record)
         elif len(operands) == 1:
             (x,) = operands
             if isinstance(x, Tensor) and x._view is None and type(x._data) is ndarray:

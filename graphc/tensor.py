@@ -141,8 +141,13 @@ def _operator(primitive: Primitive, function: Callable[[Value, Value], Value]) -
     return method
 
 
-def _reflected(function: Callable[[Value, Value], Value]) -> Callable[[Tensor, Operand], Tensor]:
+def _reflected(primitive: Primitive, function: Callable[[Value, Value], Value]) -> Callable[[Tensor, Operand], Tensor]:
+    """A binary operator whose left operand isn't a Tensor."""
+
     def method(self: Tensor, other: Operand) -> Tensor:
+        data = self._data
+        if data is not None and data.dtype.kind == "f" and (type(other) is float or type(other) is int):
+            return _state.evaluate(primitive, (other, self), _NO_ATTRS)  # type: ignore[no-any-return]
         return function(other, self)  # type: ignore[no-any-return]
 
     return method
@@ -356,13 +361,13 @@ class Tensor:
     __truediv__ = _operator(ew.DIVIDE, ew.divide)
     __floordiv__ = _operator(ew.FLOOR_DIVIDE, ew.floor_divide)
     __mod__ = _operator(ew.REMAINDER, ew.remainder)
-    __radd__ = _reflected(ew.add)
-    __rsub__ = _reflected(ew.subtract)
-    __rmul__ = _reflected(ew.multiply)
-    __rtruediv__ = _reflected(ew.divide)
-    __rfloordiv__ = _reflected(ew.floor_divide)
-    __rmod__ = _reflected(ew.remainder)
-    __rpow__ = _reflected(ew.power)
+    __radd__ = _reflected(ew.ADD, ew.add)
+    __rsub__ = _reflected(ew.SUBTRACT, ew.subtract)
+    __rmul__ = _reflected(ew.MULTIPLY, ew.multiply)
+    __rtruediv__ = _reflected(ew.DIVIDE, ew.divide)
+    __rfloordiv__ = _reflected(ew.FLOOR_DIVIDE, ew.floor_divide)
+    __rmod__ = _reflected(ew.REMAINDER, ew.remainder)
+    __rpow__ = _reflected(ew.POWER, ew.power)
     __lt__ = _operator(ew.LESS, ew.less)
     __le__ = _operator(ew.LESS_EQUAL, ew.less_equal)
     __gt__ = _operator(ew.GREATER, ew.greater)

@@ -348,7 +348,10 @@ def promoted(x: Value, y: Value, kinds: str = "fib") -> tuple[Value, Value]:
     elif getattr(y, "weak", False) and not getattr(x, "weak", False):
         dtype = promote_scalar(dtype_of_value(x), 0.0)
     else:
-        dtype = promote(dtype_of_value(x), dtype_of_value(y))
+        mine, other = dtype_of_value(x), dtype_of_value(y)
+        if mine is other and mine.kind in kinds:
+            return x, y
+        dtype = promote(mine, other)
     if dtype.kind not in kinds:
         dtype = DEFAULT_FLOAT if kinds == "f" else int64
     return _to(x, dtype), _to(y, dtype)
