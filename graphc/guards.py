@@ -77,6 +77,14 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Equal(Guard):
+    """read() gives shapes, dtypes and flags, for which == is enough (and fast: there are many of these)."""
+
+    def holds(self) -> bool:
+        return bool(self.read() == self.expected)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Contents(Guard):
     """The bytes of the array that read() gives must be those of `expected`, a copy."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import TraceError
-from graphc.guards import MISSING, PLAIN, Guard, Never, Scope, Walk, is_internal, is_library, state_of
+from graphc.guards import MISSING, PLAIN, Equal, Guard, Never, Scope, Walk, is_internal, is_library, state_of
 from graphc.tensor import Tensor
 
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
@@ -27,6 +27,7 @@ class Watcher:
         self._codes: set[CodeType] = set()
         self._scopes: list[Scope] = []
         self._told: list[Guard] = []
+        self._options: set[tuple[int, str, Callable[[Any], Any]]] = set()
         self._before = Walk(function, _scopes_of(function), before=True)
         self._numpy_state = state_of(np.random.mtrand._rand)
         self._after: Walk | None = None
@@ -69,9 +70,10 @@ class Watcher:
     def tensor(self, x: Tensor) -> None:
         """A tensor from outside became an input: what its input was made for must stay so."""
         name = f"captured tensor {x.dtype.short}{list(x.shape)}"
-        self._add(f"shape of {name}", lambda: x.shape, x.shape)
-        self._add(f"dtype of {name}", lambda: x.dtype, x.dtype)
-        self._add(f"requires_grad of {name}", lambda: x.requires_grad, x.requires_grad)
+        told = (x.shape, x.dtype, x.requires_grad)
+        self._told.append(
+            Equal(f"(shape, dtype, requires_grad) of {name}", lambda: (x.shape, x.dtype, x.requires_grad), told)
+        )
 
     def grad(self, x: Tensor, same: bool = False) -> None:
         """The function looked at x.grad. same: it must stay the tensor that it is."""
@@ -90,6 +92,9 @@ class Watcher:
     def option(self, group: Any, name: str, test: Callable[[Any], Any]) -> Any:
         """A hyperparameter decides the course of the step."""
         value = test(group[name])
+        if (id(group), name, test) in self._options:
+            return value
+        self._options.add((id(group), name, test))
         self._add(f"option {name}", lambda: test(group[name]), value)
         return value
 
