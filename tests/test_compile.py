@@ -492,3 +492,41 @@ def test_compiled_functions_inside_of_compiled_functions() -> None:
     gc.compile(step)(T([3.0]))
     assert w.grad is not None
     assert w.grad.item() == 3
+
+
+def test_training_eagerly_while_another_thread_traces() -> None:
+    errors = []
+    stop = threading.Event()
+
+    def eager():
+        try:
+            w = T([1.0], True)
+            o = optim.SGD([w], lr=0.1)
+            while not stop.is_set():
+                (w * w).sum().backward()
+                o.step()
+                o.zero_grad()
+                w.detach().numpy()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=eager)
+    thread.start()
+    try:
+        for n in (100, 101, 102):
+            w = T([1.0], True)
+            o = optim.SGD([w], lr=0.1)
+
+            def step(n=n, w=w, o=o):
+                y = w
+                for _ in range(n):
+                    y = y * 0.99
+                y.sum().backward()
+                o.step()
+
+            gc.compile(step)()
+            np.testing.assert_allclose(w.detach().numpy(), [1 - 0.1 * 0.99**n])
+    finally:
+        stop.set()
+        thread.join()
+    assert not errors, errors[0]

@@ -9,6 +9,7 @@ recorder what the recording depends on.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Protocol
@@ -63,24 +64,30 @@ class PlainReader:
 # (parameter, what is kept for it already) -> the tensor that is kept
 Slot = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
-_reader: Reader = PlainReader()
+
+class _State(threading.local):
+    """The reader in force, for each thread: one may trace while others train."""
+
+    reader: Reader = PlainReader()
+
+
+_state = _State()
 
 
 def install(reader: Reader) -> Reader:
-    """Let `reader` read hyperparameters from now on; returns the one before, to be installed again afterwards."""
-    global _reader
-    before, _reader = _reader, reader
+    """Let `reader` read this thread's hyperparameters from now on; returns the one before, to be installed again."""
+    before, _state.reader = _state.reader, reader
     return before
 
 
 def hyper(group: ParamGroup, name: str, position: int | None = None) -> Value:
     """A number of the group (one of a tuple, such as betas, by its position) for the step's arithmetic."""
-    return _reader.number(group, name if position is None else (name, position))
+    return _state.reader.number(group, name if position is None else (name, position))
 
 
 def option(group: ParamGroup, name: str, test: Callable[[Any], Any] = bool) -> Any:
     """What the course of the step depends on: by default whether the hyperparameter is other than 0 or False."""
-    return _reader.option(group, name, test)
+    return _state.reader.option(group, name, test)
 
 
 def weak(number: Value, p: Tensor) -> Value:
