@@ -152,6 +152,7 @@ class Walk:
         self.tensors: set[int] = set()  # ids of the tensors that were found
         self.generators: list[tuple[str, Any, str]] = []  # NumPy's generators: name, generator, state
         self.iterators: dict[int, str] = {}  # id of an iterator -> its name
+        self.groups: list[tuple[str, ParamGroup, dict[str, Any]]] = []  # an optimizer's: name, group, copy
         self.containers: list[tuple[str, Any]] = []  # lists and dicts that outlive the call
         self._seen: set[int] = set()
         self._keep: list[Any] = []  # objects whose ids are in _seen stay alive
@@ -183,6 +184,14 @@ class Walk:
             for x in container.values() if isinstance(container, dict) else container:
                 if _is_traced(x):
                     return name, x
+        return None
+
+    def changed_option(self) -> str | None:
+        """The name of a hyperparameter that isn't what it was when this Walk was done."""
+        for name, group, before in self.groups:
+            for key, value in before.items():
+                if key != "params" and not _same(group.get(key, MISSING), value):
+                    return f"{name}[{key!r}]"
         return None
 
     def _add(self, name: str, read: Callable[[], Any], expected: Any) -> None:
@@ -279,6 +288,9 @@ class Walk:
             for key, part in list(attributes.items()):
                 if not isinstance(part, (dict, list, tuple)):
                     self._value(f"{name}.{key}", part)
+            for i, group in enumerate(attributes.get("param_groups", ())):
+                if isinstance(group, ParamGroup):
+                    self.groups.append((f"{name}.param_groups[{i}]", group, dict(group)))
             return
         # graphc's own objects (modules, optimizers) read any of their attributes; others those that the code names
         every = internal or any(is_internal(c.__module__) for c in cls.__mro__)
@@ -357,7 +369,12 @@ def is_library(module: str) -> bool:
 def state_of(generator: Any) -> str:
     """The state of a NumPy generator, to be compared."""
     if isinstance(generator, np.random.RandomState):
-        _, key, position, has_gauss, gauss = generator.get_state()
-        return repr((np.asarray(key).tobytes(), position, has_gauss, gauss))
-    state = generator.bit_generator.state
-    return repr({k: np.asarray(v).tobytes() for k, v in state["state"].items()}) + repr(state.get("has_uint32"))
+        return _written(generator.get_state(legacy=False))
+    return _written(generator.bit_generator.state)
+
+
+def _written(state: Any) -> str:
+    """A generator's state as text: every element of its arrays, and numbers beyond 64 bits (PCG64's) by their value."""
+    if isinstance(state, dict):
+        return repr({key: _written(part) for key, part in state.items()})
+    return repr(state.tobytes() if isinstance(state, np.ndarray) else state)

@@ -101,7 +101,7 @@ class Watcher:
     # ------------------------------------------------------------------------------ after tracing
 
     def check(self) -> None:
-        """Raises TraceError if the function drew NumPy's numbers, read an iterator, or left a traced value behind."""
+        """Raises TraceError if the function drew NumPy's numbers, read an iterator, changed a hyperparameter or leaked."""
         drawn = [name for name, generator, state in self._before.generators if state_of(generator) != state]
         if state_of(np.random.mtrand._rand) != self._numpy_state:
             drawn.append("numpy.random")
@@ -115,6 +115,12 @@ class Watcher:
             raise TraceError(
                 f"the compiled function uses an iterator from outside, {used[0]}: what it gave would be frozen. "
                 "Advance it outside, and pass what it gives as an argument."
+            )
+        option = self._before.changed_option()
+        if option is not None:
+            raise TraceError(
+                f"the compiled function changes the hyperparameter {option}: native code wouldn't do that again. "
+                "Change it outside, between calls: the next call reads it, and nothing is compiled again."
             )
         leaked = self._before.leaked()
         if leaked is not None:

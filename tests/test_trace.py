@@ -56,6 +56,47 @@ def test_numpys_generators_are_refused() -> None:
     assert seeded(T([1.0])).item() == np.random.default_rng(0).normal()
 
 
+@pytest.mark.parametrize("bits", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
+def test_a_generator_that_is_seen_but_not_drawn_from_is_none_of_its_concern(bits: str) -> None:
+    rng = np.random.Generator(getattr(np.random, bits)(0))
+    noisy = False
+
+    def f(x):
+        return x + rng.random() if noisy else 2 * x
+
+    compiled = gc.compile(f)
+    assert [compiled(T([1.0])).item() for _ in range(2)] == [2, 2]
+    rng.integers(9, dtype=np.int32)  # half of 64 bits: the other half waits in the generator
+    assert compiled(T([2.0])).item() == 4
+    noisy = True
+    with pytest.raises(gc.TraceError, match=r"random numbers of NumPy \(rng\)"):
+        compiled(T([1.0]))
+
+
+def test_a_hyperparameter_changed_by_the_function_itself_is_refused() -> None:
+    w = T([4.0], requires_grad=True)
+    optimizer = optim.SGD([w], lr=0.5)
+
+    def step():
+        optimizer.zero_grad()
+        (w * w).sum().backward()
+        optimizer.step()
+
+    def decays():
+        step()
+        optimizer.param_groups[0]["lr"] *= 0.5
+
+    with pytest.raises(gc.TraceError, match=r"changes the hyperparameter optimizer.param_groups\[0\]\['lr'\]"):
+        gc.compile(decays)()
+    optimizer.param_groups[0]["lr"] = 0.25
+    compiled = gc.compile(step)
+    for lr, expected in ((0.25, 2.0), (0.125, 1.5)):  # 4 - 2 * 4 * 0.25, 2 - 2 * 2 * 0.125
+        optimizer.param_groups[0]["lr"] = lr
+        compiled()
+        assert w.item() == expected
+    assert forms(compiled) == 1
+
+
 def test_an_iterator_from_outside_is_refused() -> None:
     numbers = iter([1.0, 2.0, 3.0])
     with pytest.raises(gc.TraceError, match="iterator from outside, numbers"):
