@@ -101,7 +101,7 @@ class Watcher:
     # ------------------------------------------------------------------------------ after tracing
 
     def check(self) -> None:
-        """Raises TraceError if the function drew NumPy's numbers, read an iterator, changed a hyperparameter or leaked."""
+        """Raises TraceError if the function drew NumPy's numbers, read an iterator, set an option or leaked."""
         drawn = [name for name, generator, state in self._before.generators if state_of(generator) != state]
         if state_of(np.random.mtrand._rand) != self._numpy_state:
             drawn.append("numpy.random")
