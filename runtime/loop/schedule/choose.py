@@ -119,9 +119,9 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
             moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
         plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel)
         yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
-        if inner and lanes is not None and packed is None and moved > cycles / 2 and splittable(facts, stage):
+        if inner and own is not None and packed is None and moved > cycles / 2 and splittable(facts, stage):
             tile = {axis: size.get(axis, 1) for axis in nest.outer}
-            for apart, turned, split in splits(facts, stage, order, trips, tile):
+            for apart, turned, split in splits(facts, stage, None if lanes else own, order, trips, tile):
                 lost = cycles * _imbalance(trips[turned[0]]) if parallel else 0.0
                 pieces = replace(plan, order=turned, panel=False, split=split)
                 yield max(cycles, apart + lost) + OVERLAP * min(cycles, apart + lost), pieces

@@ -131,9 +131,8 @@ class _Emitter:
         """For each piece of a fold all tiles of the axes in `order`, whose running values lie in memory; then the
         last stages for all of these points."""
         (main,), last = self.groups
-        assert self.plan.lanes is not None
-        whole = lanes or self.plan.lanes
-        plain = tuple(axis for axis in order if axis != self.plan.lanes)
+        whole = lanes or self.plan.lanes or order[-1]
+        plain = tuple(axis for axis in order if axis != whole and axis != self.plan.lanes)
         points = Tile((*rows, *plain), whole, self.plan.width)
         at = Offset(points.offset())
         body: Block = ()

@@ -83,7 +83,11 @@ class _Stage:
             if var.name in self.partial:
                 home = self.rewriter.expr(self.partial[var.name])
                 assert isinstance(home, Load)
-                after += self.tile.over((Store(home.buffer, home.offset, result),))
+                if self.own is None:
+                    after += self.tile.over((Store(home.buffer, home.offset, result),))
+                else:
+                    step = accumulator.accumulate(home.buffer, home.offset, result)
+                    after += self.tile.over((step,), "serial")
             elif self.tile.axes:
                 found[var.name] = result
             else:
@@ -91,8 +95,9 @@ class _Stage:
         return before + body + after, found
 
     def so_far(self, accumulator: _Accumulator) -> Expr | None:
+        """What an accumulator goes on from; where its lanes are folded for each piece, it starts anew."""
         found = self.partial.get(accumulator.fold.var.name)
-        return None if found is None else self.rewriter.expr(found)
+        return None if found is None or self.own is not None else self.rewriter.expr(found)
 
     # ------------------------------------------------------------------ loops
 

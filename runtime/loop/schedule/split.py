@@ -12,7 +12,7 @@ from math import prod
 
 from graphc.ir.expr import Axis
 
-from .cost import Facts, StageFacts
+from .cost import FOLD_LANES, Facts, StageFacts
 from .memory import Traffic
 
 MOST_PARTIAL = 256 << 10  # bytes of running values, per thread
@@ -42,14 +42,18 @@ def splittable(facts: Facts, main: StageFacts) -> bool:
 def splits(
     facts: Facts,
     main: StageFacts,
+    own: Axis | None,
     order: tuple[Axis, ...],
     trips: Mapping[Axis, int],
     tile: Mapping[Axis, int],
 ) -> Iterator[tuple[float, tuple[Axis, ...], Split]]:
-    """Orders of the outer axes with splits, and the cycles that memory costs in each."""
+    """Orders of the outer axes with splits, and the cycles that memory costs in each.
+
+    own: the axis of the stage that fills lanes, if it does; its lanes are folded for each piece.
+    """
     after = [access for stage in facts.stages if stage is not main for access in stage.accesses]
     strides = {axis: sum(abs(a.at.coefficient(axis)) for a in main.fold_loads) for axis in main.stage.axes}
-    stage_axes = sorted(main.stage.axes, key=lambda axis: -strides[axis])
+    stage_axes = sorted((axis for axis in main.stage.axes if axis != own), key=lambda axis: -strides[axis])
     last = Traffic(after, trips, tile)
     itemsize = max(fold.value.dtype.itemsize for fold in main.stage.folds)
     for first in (axis for axis in order if trips[axis] >= 2):
@@ -57,12 +61,14 @@ def splits(
         points = tile[first] * prod(axis.extent for axis in rest)
         if points * itemsize * len(main.stage.folds) > MOST_PARTIAL:
             continue
-        for count in range(1, len(stage_axes)):
+        for count in range(1, len(stage_axes) + (own is not None)):
             outside = tuple(stage_axes[:count])
             pieces = prod(axis.extent for axis in outside)
             extents = {axis: axis.extent for axis in outside}
             inside = Traffic(main.fold_loads, {**trips, **extents}, {**tile, **dict.fromkeys(outside, 1)})
             visits = trips[first] * pieces
-            again = points * itemsize * 2 * RELOAD + TILE * prod(trips[axis] for axis in rest)
+            again = points * (itemsize * 2 * RELOAD + (0.0 if own is None else FOLD_LANES)) + TILE * prod(
+                trips[axis] for axis in rest
+            )
             moved = inside.cycles((first, *outside, *rest)) + last.cycles((first, *rest))
             yield moved + visits * again, (first, *rest), Split(outside, 1)
