@@ -6,17 +6,18 @@ their dtype.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from graphc.errors import DeviceError
+from graphc.dispatch import dtype_of_value
+from graphc.errors import DeviceError, TraceError
 from graphc.ops import elementwise as ew
 from graphc.ops.movement import iota
 from graphc.tensor import Operand, Tensor, active, as_tensor, wrap
-from graphc.types import DEFAULT_FLOAT, Scalar, dtype_of, scalar_dtype
+from graphc.types import DEFAULT_FLOAT, Scalar, dtype_of, promote, promote_scalar, scalar_dtype
 
 ShapeLike = int | Sequence[int]
 
@@ -35,15 +36,14 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     device: "cpu" (the default). Raises DTypeError for elements that aren't numbers.
     """
     if device not in (None, "cpu"):
-        raise DeviceError(
-            f"tensor: device {device!r} isn't supported here; make it on the CPU, and compile for {device!r}."
-        )
+        mend = "make it on the CPU, and compile for 'cuda'" if device == "cuda" else "tensors are made on the 'cpu'"
+        raise DeviceError(f"tensor: device {device!r} isn't supported here; {mend}.")
     if isinstance(data, Tensor):
         result = ew.copy(data.detach())
     elif isinstance(data, (np.ndarray, np.generic)):
         result = as_tensor(np.array(data))
-    elif isinstance(data, (list, tuple)) and any(isinstance(x, Tensor) for x in data):
-        result = as_tensor(np.array([x.item() if isinstance(x, Tensor) else x for x in data], dtype=np.float32))
+    elif (together := _together(data, dtype)) is not None:
+        result = together
     else:
         array = np.array(data, dtype=None if dtype is None else dtype_of(dtype).numpy)
         if dtype is None and array.dtype == np.float64:
@@ -57,10 +57,48 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
 
 def asarray(data: Any, dtype: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor of `data`, sharing memory where possible (copy=True: never)."""
-    result = as_tensor(data)
+    together = _together(data, dtype)
+    result = as_tensor(data) if together is None else together
     if dtype is not None:
         result = ew.astype(result, dtype)
     return ew.copy(result) if copy else result
+
+
+def _parts(data: Any) -> Iterator[Any]:
+    """What nested lists hold."""
+    for x in data:
+        if isinstance(x, (list, tuple)):
+            yield from _parts(x)
+        else:
+            yield x
+
+
+def _together(data: Any, dtype: Any) -> Tensor | None:
+    """The numbers of nested lists that hold tensors, without history, in `dtype` or else what they promote to.
+
+    None for anything else. Raises TraceError for tensors without numbers.
+    """
+    if not isinstance(data, (list, tuple)):
+        return None
+    parts = list(_parts(data))
+    tensors = [x for x in parts if isinstance(x, Tensor)]
+    if not tensors:
+        return None
+    if any(x.traced for x in tensors):
+        raise TraceError("a list of tensors that graphc.compile is tracing has no numbers to copy; use graphc.stack.")
+    if dtype is None:
+        dtype = promote(*(dtype_of_value(x) for x in parts if not isinstance(x, (bool, int, float))))
+        for x in parts:
+            if isinstance(x, (bool, int, float)):
+                dtype = promote_scalar(dtype, x)
+    return _new(np.array(_plain(data), dtype=dtype_of(dtype).numpy))
+
+
+def _plain(data: Any) -> Any:
+    """Nested lists with an array in the place of each tensor."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(x) for x in data]
+    return np.asarray(data) if isinstance(data, Tensor) else data
 
 
 def from_dlpack(x: Any) -> Tensor:
