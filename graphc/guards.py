@@ -221,8 +221,10 @@ class Walk:
                 self.generators.append((name, value, state_of(value)))
             case ModuleType():
                 if not is_library(value.__name__):
+                    installed = is_installed(value)
                     for key in sorted(self._attributes & value.__dict__.keys()):
-                        if not key.startswith("__"):
+                        # of a package that was installed, its plain settings: its objects are its own business
+                        if not key.startswith("__") and not (installed and type(value.__dict__[key]) not in PLAIN):
                             self._entry(f"{name}.{key}", value.__dict__, key)
             case type():
                 if not is_library(value.__module__):
@@ -364,6 +366,12 @@ def is_library(module: str) -> bool:
     """Whether the code of a module is taken as fixed: graphc, NumPy, Python's own library."""
     root = module.partition(".")[0]
     return root != "__main__" and (root in ("graphc", "numpy", "networkx") or root in sys.stdlib_module_names)
+
+
+def is_installed(module: ModuleType) -> bool:
+    """Whether a module belongs to an installed package rather than to the user's own code."""
+    parts = (getattr(module, "__file__", None) or "").replace("\\", "/").split("/")
+    return "site-packages" in parts or "dist-packages" in parts
 
 
 def state_of(generator: Any) -> str:

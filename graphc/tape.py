@@ -318,6 +318,9 @@ class Tape(Interpreter):
     def look(self, tensor: Tensor, what: str) -> None:
         """On the tape numbers are there to be seen."""
 
+    def refused(self, error: TraceError) -> None:
+        """Nothing is being traced here: the tensor leaked from somewhere that was."""
+
     def created(self, tensor: Tensor) -> Tensor:
         return tensor
 

@@ -52,6 +52,10 @@ class Interpreter(abc.ABC):
         """Called before Python gets to see the tensor's numbers; raises where they may not be seen."""
 
     @abc.abstractmethod
+    def refused(self, error: TraceError) -> None:
+        """Told that a traced tensor's numbers were asked for, in case the caller swallows the error."""
+
+    @abc.abstractmethod
     def grad_of(self, tensor: Tensor) -> Tensor | None: ...
 
     @abc.abstractmethod
@@ -270,11 +274,13 @@ class Tensor:
 
     def _numbers(self, what: str) -> npt.NDArray[Any]:
         if self._node is not None:
-            raise TraceError(
+            error = TraceError(
                 f"{what} needs a number, but this tensor {self._node.type} is being traced by graphc.compile "
                 f"(made at {self._node.origin.location or '?'}). Return it from the compiled function and look at "
                 "it there; to branch on it, use graphc.where(condition, a, b)."
             )
+            _state.interpreter.refused(error)
+            raise error
         _state.interpreter.look(self, what)
         return self._data
 

@@ -146,6 +146,7 @@ class Tracer(Interpreter):
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
+        self.refusal: TraceError | None = None
         self.inputs: list[Node] = []
         self.sources: list[Source] = []
         self.current: dict[int, Node] = {}  # id of a captured tensor -> its value now
@@ -261,10 +262,16 @@ class Tracer(Interpreter):
 
     def look(self, tensor: Tensor, what: str) -> None:
         """Numbers from outside would be frozen in the compiled function, and stale when they change."""
-        raise TraceError(
+        error = TraceError(
             f"{what} reads the numbers of a tensor from outside of the function that graphc.compile traces. "
             "Compute with the tensor itself, or pass the number as an argument."
         )
+        self.refused(error)
+        raise error
+
+    def refused(self, error: TraceError) -> None:
+        """Remembered: a handler in the traced function may swallow it, and the trace would keep that branch."""
+        self.refusal = self.refusal or error
 
     def number(self, group: optim.ParamGroup, key: str | tuple[str, int]) -> Any:
         """A hyperparameter as an input (optim.Reader)."""
@@ -580,6 +587,8 @@ def trace(function: Callable[..., Any], args: Sequence[Any], structure: Structur
             value = function(*positional, **keywords)
     finally:
         optim.install(before)
+    if tracer.refusal is not None:
+        raise tracer.refusal
     return _finish(tracer, value, args, placeholders)
 
 

@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import TraceError
-from graphc.guards import MISSING, PLAIN, Equal, Guard, Never, Scope, Walk, is_internal, is_library, state_of
+from graphc.guards import (
+    MISSING,
+    PLAIN,
+    Equal,
+    Guard,
+    Never,
+    Scope,
+    Walk,
+    is_installed,
+    is_internal,
+    is_library,
+    state_of,
+)
 from graphc.tensor import Tensor
 
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
@@ -187,7 +199,7 @@ def _scopes_of(function: Callable[..., Any]) -> Iterator[Scope]:
         elif isinstance(x, (list, tuple)):
             stack += x
         elif isinstance(x, ModuleType):
-            if not is_library(x.__name__):
+            if not is_library(x.__name__) and not is_installed(x):
                 stack += [f for f in vars(x).values() if isinstance(f, FunctionType) and f.__module__ == x.__name__]
         else:
             stack += type(x).__mro__[:-1]

@@ -229,3 +229,15 @@ def test_error_arg_state() -> None:
     assert (x.numpy() == [1, 2]).all()
     r = c(x, False)
     assert (x.numpy() == [2, 4]).all() and (r.numpy() == [3, 5]).all()
+
+
+def test_a_swallowed_refusal_is_raised_all_the_same() -> None:
+    @gc.compile
+    def careful(x: gc.Tensor) -> gc.Tensor:
+        try:
+            return x / 0 if bool(x.sum() > 0) else x
+        except Exception:
+            return -x
+
+    with pytest.raises(gc.TraceError, match="where"):
+        careful(gc.ones(2))
