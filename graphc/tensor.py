@@ -1,7 +1,7 @@
 """Tensor: numbers with a shape, a dtype and, if asked, a history to differentiate.
 
 What an operation on Tensors does is decided by the active Interpreter: the tape (graphc/tape.py) computes
-at once and remembers; the tracer (graphc/trace.py) builds a graph. A Tensor holds either an array (`_data`)
+at once and remembers; the tracer (graphc/tracer.py) builds a graph. A Tensor holds either an array (`_data`)
 or, while it is traced, a node (`_node`).
 """
 

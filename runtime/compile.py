@@ -24,22 +24,14 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
 from graphc.errors import AliasError, DeviceError, TraceError
 from graphc.guards import Guard, Never
 from graphc.primitive import Primitive
 from graphc.tape import Version, record, recording
 from graphc.tensor import Tensor, active, wrap
-from graphc.trace import (
-    ArgumentSource,
-    ArraySource,
-    GradSource,
-    NumberSource,
-    Source,
-    TensorSource,
-    Trace,
-    Tracer,
-    trace,
-)
+from graphc.trace import trace
+from graphc.tracer import Tracer
 from graphc.tree import Structure, flatten, unflatten
 
 from .backend import Backend, Run, backend_for

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
 from graphc.ir.graph import Graph
 from graphc.ir.node import FUSED
 from graphc.passes.pipeline import RULES, Step
-from graphc.trace import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
 
 from .loop.text import program_text
 from .program import KernelCall, MatmulCall, Program
