@@ -177,7 +177,6 @@ class Tensor:
     """
 
     __array_priority__ = 1000  # ndarray + Tensor asks Tensor
-    __array_ufunc__ = None
     weak = False  # whether it promotes as a Python number does (a traced float argument)
 
     _data: npt.NDArray[Any]
@@ -306,6 +305,18 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         data = _to_host(self._numbers("numpy.asarray()"))
         return np.array(data, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Tensor:
+        """numpy.exp(x), array * x: graphc's function of that name, so that NumPy code runs in both modes."""
+        name = {"absolute": "abs"}.get(ufunc.__name__, ufunc.__name__)
+        function = getattr(linalg if name == "matmul" else ew, name, None)
+        if function is None or method != "__call__" or options:
+            called = f"numpy.{ufunc.__name__}{'' if method == '__call__' else '.' + method}"
+            with_ = f" with {', '.join(options)}" if options else ""
+            raise DTypeError(
+                f"{called}{with_} can't take a graphc tensor; use graphc's functions, or x.detach().numpy()."
+            )
+        return function(*operands)  # type: ignore[no-any-return]
 
     def __dlpack__(self, **options: Any) -> Any:
         return self._numbers("__dlpack__()").__dlpack__(**options)

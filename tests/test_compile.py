@@ -530,3 +530,19 @@ def test_training_eagerly_while_another_thread_traces() -> None:
         stop.set()
         thread.join()
     assert not errors, errors[0]
+
+
+def test_numpys_elementwise_functions_run_in_both_modes() -> None:
+    def f(x: gc.Tensor) -> gc.Tensor:
+        return np.exp(x) * np.maximum(np.abs(x), 0.5) + np.array([1.0, 2.0], np.float32) * x
+
+    x = gc.tensor([-0.25, 3.0])
+    a = x.numpy()
+    expected = np.exp(a) * np.maximum(np.abs(a), 0.5) + np.array([1.0, 2.0], np.float32) * a
+    for run in (f, gc.compile(f)):
+        assert isinstance(run(x), gc.Tensor)
+        np.testing.assert_allclose(run(x).numpy(), expected, rtol=3e-7)
+    with pytest.raises(gc.DTypeError, match=r"numpy.arctan2 can't take a graphc tensor"):
+        np.arctan2(x, x)
+    with pytest.raises(gc.DTypeError, match=r"numpy.add with out"):
+        a += x
