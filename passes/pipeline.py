@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from graphc.collector import paused
 from graphc.ir.graph import Graph
 from graphc.ir.rewrite import Rule, counting
 from graphc.ir.verify import verify
@@ -56,6 +57,11 @@ FUSE = Stage("fuse", fuse, "last: from here on nodes are kernels")
 
 def run(graph: Graph, stages: tuple[Stage, ...] = (*OPTIMISE, SPLIT, FUSE), check: bool = True) -> list[Step]:
     """Every step with its graph; the last one's is the result. check: verify after each."""
+    with paused():
+        return _run(graph, stages, check)
+
+
+def _run(graph: Graph, stages: tuple[Stage, ...], check: bool) -> list[Step]:
     steps = [Step("trace", verify(graph, "trace") if check else graph, 0.0)]
     for stage in stages:
         start = time.perf_counter()
