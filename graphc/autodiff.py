@@ -13,7 +13,7 @@ gradient; everywhere else products are IEEE's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -43,6 +43,21 @@ class Carrier(Generic[V]):
     multiply: ClassVar[Callable[..., Value]] = staticmethod(multiply)
     # (vertex) -> a context that is entered while the vertex's rule runs (provenance); None for nothing
     deriving: Callable[[V], AbstractContextManager[object]] | None = None
+
+    def ahead(
+        self,
+        rest: Iterator[V],
+        cotangents: dict[V, Value],
+        wanted: Collection[V],
+        strong: Collection[V],
+        active: Collection[V] | None,
+    ) -> V | None:
+        """The next vertex of `rest` that pull() must see to; None at the end.
+
+        A carrier may know a shorter way for some vertices and go ahead through them: those that are neither wanted
+        nor strong, each of which takes its own cotangent out of `cotangents` and adds what it means to its sources'.
+        """
+        return next(rest, None)
 
     def sources(self, vertex: V) -> Sequence[V | None]:
         """The vertices of its operands, None for a constant operand."""
@@ -111,6 +126,7 @@ def pull(
     found: dict[V, Value] = {}
     plus, times, deriving = carrier.add, carrier.multiply, carrier.deriving
     arrived, values_of, sources_of = carrier.arrived, carrier.values, carrier.sources
+    ahead = carrier.ahead
 
     def hand_down(vertex: V, op: Primitive, g: Value) -> None:
         """Add what one vertex's cotangent means to those of its operands."""
@@ -129,7 +145,8 @@ def pull(
             if masked or op.selects:
                 strong.add(source)
 
-    for vertex in reversed(order):
+    rest = reversed(order)
+    while (vertex := ahead(rest, cotangents, wanted, strong, active)) is not None:
         g = cotangents.pop(vertex, None)
         if g is None:
             continue

@@ -58,15 +58,15 @@ def apply(primitive: Primitive, *operands: Any, **attrs: Any) -> Value:
     return state.evaluate(primitive, operands, attrs)
 
 
-def unary(primitive: Primitive, x: Any) -> Value:
-    """apply(primitive, x), with less ado."""
+def unary(primitive: Primitive, x: Any, attrs: dict[str, Any] = _NO_ATTRS) -> Value:
+    """apply(primitive, x, **attrs), with less ado."""
     evaluate = state.evaluate
     if type(x) is ndarray:
-        if evaluate is _evaluate_numbers and primitive.ufunc is not None:
-            return primitive.ufunc(x)
+        if evaluate is _evaluate_numbers:
+            return primitive.ufunc(x) if primitive.ufunc is not None else primitive.eval(np, x, **attrs)
     elif type(x) is Node:
-        return make(primitive, (x,), {})
-    return evaluate(primitive, (x,), _NO_ATTRS)
+        return make(primitive, (x,), dict(attrs))
+    return evaluate(primitive, (x,), attrs)
 
 
 def binary(primitive: Primitive, x: Any, y: Any) -> Value:

@@ -69,12 +69,18 @@ class Primitive:
     view: bool = field(init=False, default=False)
     # NumPy's own function, where `eval` is nothing else: called directly on NumPy arrays
     ufunc: Callable[..., Any] | None = field(init=False, default=None)
+    # `partials` for NumPy arrays of one floating dtype (graphc/bare.py); None: not known
+    numeric: tuple[Rule | None, ...] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elementwise", Fact.ELEMENTWISE in self.facts)
         object.__setattr__(self, "selects", Fact.SELECTS in self.facts)
         object.__setattr__(self, "view", Fact.VIEW in self.facts)
         object.__setattr__(self, "ufunc", getattr(self.eval, "ufunc", None))
+
+    def prepare(self, numeric: tuple[Rule | None, ...]) -> None:
+        """Set `numeric`, once."""
+        object.__setattr__(self, "numeric", numeric)
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"

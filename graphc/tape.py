@@ -29,6 +29,7 @@ from numpy import ndarray
 
 from graphc import dispatch
 from graphc.autodiff import Carrier, cotangent_of_operand, default_seed, pull, push
+from graphc.bare import FLOAT32, SINGLES
 from graphc.errors import (
     AnomalyError,
     AutodiffError,
@@ -42,7 +43,7 @@ from graphc.errors import (
 from graphc.ir.origin import user_location
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import LEAF, STOP_GRADIENT
-from graphc.ops.movement import broadcast_to
+from graphc.ops.movement import broadcast_to, sum_to
 from graphc.primitive import Primitive, Value
 from graphc.tensor import Hook, Interpreter, Operand, Tensor, as_tensor, install, wrap
 from graphc.types import TensorType, dtype_of
@@ -84,26 +85,17 @@ class Record:
 
     __slots__ = ("arrays", "attrs", "hooks", "location", "op", "operands", "overwritten", "sources", "stamp", "y")
 
-    def __init__(
-        self,
-        op: Primitive,
-        operands: tuple[Any, ...],
-        arrays: tuple[Any, ...],
-        sources: tuple[Record | Leaf | None, ...],
-        attrs: dict[str, Any],
-        y: Any,
-        stamp: int,
-    ) -> None:
-        self.op: Primitive | None = op
-        self.operands: tuple[Any, ...] | None = operands
-        self.arrays: tuple[Any, ...] | None = arrays
-        self.sources = sources
-        self.attrs = attrs
-        self.y = y
-        self.stamp = stamp
-        self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
-        self.overwritten: Version | None = None
-        self.location: str | None = None
+    # No __init__: calling one takes longer than a small operation. evaluate() and record() set all of these.
+    op: Primitive | None
+    operands: tuple[Any, ...] | None
+    arrays: tuple[Any, ...] | None
+    sources: tuple[Record | Leaf | None, ...]
+    attrs: dict[str, Any]
+    y: Any
+    stamp: int
+    hooks: list[Callable[[Tensor], Tensor | None]] | None
+    overwritten: Version | None
+    location: str | None
 
 
 class Leaf:
@@ -142,59 +134,68 @@ class Overwritten:
         raise InplaceError(self._message)
 
 
-class _Modes(threading.local):
+class _Modes:
     """quiet: a context in which NumPy reports no floating-point errors (entering it costs a tenth of np.errstate)."""
 
-    recording = True
-    anomaly = False
-    sweep = 0  # number of the reverse sweep that is running, 0 outside of any
+    __slots__ = ("anomaly", "quiet", "recording", "sweep")
 
     def __init__(self) -> None:
+        self.recording = True
+        self.anomaly = False
+        self.sweep = 0  # number of the reverse sweep that is running, 0 outside of any
         self.quiet = contextvars.copy_context()
         self.quiet.run(np.seterr, all="ignore")
 
 
-_modes = _Modes()
+class _Thread(threading.local):
+    """The modes of each thread, in an object: one that is looked up once is read several times."""
+
+    def __init__(self) -> None:
+        self.modes = _Modes()
+
+
+_thread = _Thread()
 _sweeps = itertools.count(1)
 
 
 def current_sweep() -> int:
     """The number of the reverse sweep that is running in this thread, 0 if none: no two are alike."""
-    return _modes.sweep
+    return _thread.modes.sweep
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Within this context nothing is recorded: results require no gradient. Also a decorator."""
-    before, _modes.recording = _modes.recording, False
+    before, _thread.modes.recording = _thread.modes.recording, False
     try:
         yield
     finally:
-        _modes.recording = before
+        _thread.modes.recording = before
 
 
 @contextmanager
 def enable_grad() -> Iterator[None]:
     """Recording again, inside of no_grad."""
-    before, _modes.recording = _modes.recording, True
+    before, _thread.modes.recording = _thread.modes.recording, True
     try:
         yield
     finally:
-        _modes.recording = before
+        _thread.modes.recording = before
 
 
 def recording() -> bool:
     """Whether operations are being recorded."""
-    return _modes.recording
+    return _thread.modes.recording
 
 
 def set_anomaly(on: bool) -> None:
     """Anomaly mode: records keep the user's line, and backward raises AnomalyError at the first nan it makes."""
-    _modes.anomaly = on
+    _thread.modes.anomaly = on
 
 
 _SCALARS = dispatch.SCALARS
 _new = object.__new__
+_array = np.array
 
 
 class Tape(Interpreter):
@@ -206,42 +207,60 @@ class Tape(Interpreter):
         arrays: tuple[Any, ...] | None = None
         sources: tuple[Record | Leaf | None, ...] = ()
         xp: Any = np
-        # The two usual cases are written out: _read() gives the same, for operands of any number and kind.
-        if len(operands) == 2:
-            x, y = operands
-            if isinstance(x, Tensor) and x._view is None and type(x._data) is ndarray:
-                if isinstance(y, Tensor):
-                    if y._view is None and type(y._data) is ndarray:
-                        arrays, sources = (x._data, y._data), (x._record, y._record)
-                elif type(y) in _SCALARS:
-                    arrays, sources = (x._data, y), (x._record, None)
-            elif type(x) in _SCALARS and isinstance(y, Tensor) and y._view is None and type(y._data) is ndarray:
-                arrays, sources = (x, y._data), (None, y._record)
-        elif len(operands) == 1:
-            (x,) = operands
-            if isinstance(x, Tensor) and x._view is None and type(x._data) is ndarray:
-                arrays, sources = (x._data,), (x._record,)
-        if arrays is None:
-            operands, arrays, sources, xp = _read(primitive, operands)
-        modes = _modes
+        modes = _thread.modes
         ufunc = primitive.ufunc
+        # The usual cases are written out: _read() gives the same, for operands of any number and kind.
         try:
-            if ufunc is None or xp is not np:
+            if len(operands) == 2:
+                x, y = operands
+                if isinstance(x, Tensor) and x._view is None and type(a := x._data) is ndarray:
+                    if isinstance(y, Tensor):
+                        if y._view is None and type(b := y._data) is ndarray:
+                            arrays, sources = (a, b), (x._record, y._record)
+                    elif type(y) in _SCALARS:
+                        arrays, sources = (a, y), (x._record, None)
+                        b = SINGLES[y] if a.dtype is FLOAT32 else y
+                elif type(x) in _SCALARS and isinstance(y, Tensor) and y._view is None and type(y._data) is ndarray:
+                    b = y._data
+                    a = SINGLES[x] if b.dtype is FLOAT32 else x
+                    arrays, sources = (x, b), (None, y._record)
+                if arrays is not None and ufunc is not None:
+                    out = modes.quiet.run(ufunc, a, b)
+                    xp = None  # it is done
+            elif len(operands) == 1:
+                (x,) = operands
+                if isinstance(x, Tensor) and x._view is None and type(a := x._data) is ndarray:
+                    arrays, sources = (a,), (x._record,)
+                    if ufunc is not None:
+                        out = modes.quiet.run(ufunc, a)
+                        xp = None  # it is done
+            if xp is not None:
+                if arrays is None:
+                    operands, arrays, sources, xp = _read(primitive, operands)
                 out = modes.quiet.run(primitive.eval, xp, *arrays, **attrs)
-            elif len(arrays) == 2:  # written out: a call with *arrays takes twice the time of a small operation
-                out = modes.quiet.run(ufunc, arrays[0], arrays[1])
-            else:
-                out = modes.quiet.run(ufunc, *arrays)
         except Exception as error:
+            if arrays is None:
+                raise
             out = _retried(primitive, xp, arrays, attrs, error)
         if type(out) is not ndarray and isinstance(out, np.generic):
-            out = np.asarray(out)
+            out = _array(out)
         result = _new(Tensor)
         result._data = out
-        if any(sources) and modes.recording and out.dtype.kind == "f":
-            result._record = record = Record(primitive, operands, arrays, sources, attrs, out, _tick())
+        result._view = None  # the class says so too, but what the object itself says is read faster
+        if modes.recording and any(sources) and out.dtype.kind == "f":
+            result._record = record = Record()
+            record.op = primitive
+            record.operands = operands
+            record.arrays = arrays
+            record.sources = sources
+            record.attrs = attrs
+            record.y = out
+            record.stamp = _tick()
+            record.hooks = record.overwritten = record.location = None
             if modes.anomaly:
                 record.location = user_location()
+        else:
+            result._record = None
         if primitive.view:
             _note_view(result, operands[0], primitive, attrs)
         return result
@@ -251,7 +270,9 @@ class Tape(Interpreter):
     def assign(self, target: Tensor, value: Operand, what: str) -> None:
         if target._data is None:
             raise TraceError(f"{what}: this tensor belongs to a function that was being compiled.")
-        taped = _modes.recording and (target._record is not None or (isinstance(value, Tensor) and value.requires_grad))
+        taped = _thread.modes.recording and (
+            target._record is not None or (isinstance(value, Tensor) and value.requires_grad)
+        )
         root = target._view.base if target._view is not None else target
         if taped and type(root._record) is Leaf:
             raise InplaceError(
@@ -305,7 +326,7 @@ class Tape(Interpreter):
             )
         seed = _seed(tensor, gradient)
         order = reachable((root,))
-        leaves = {v for v in order if v.op is None}
+        leaves = _leaves(order)
         found = sweep(order, [(root, seed)], leaves, None, create_graph)
         given = {id(seed._data)}  # arrays that somebody holds
         for vertex, g in found.items():
@@ -370,11 +391,11 @@ class Tape(Interpreter):
         differentiable = _depends_on_others(roots, variables) or any(t.requires_grad for t in tangents)
         if differentiable:
             with enable_grad():
-                moved = push(reachable(roots), known, _Tensors(_modes.anomaly))
+                moved = push(reachable(roots), known, _Tensors(_thread.modes.anomaly))
         else:
             numbers = {v: t._data for v, t in known.items()}
             with dispatch.numbers(), np.errstate(all="ignore"):
-                moved = push(reachable(roots), numbers, _Numbers(_modes.anomaly))
+                moved = push(reachable(roots), numbers, _Numbers(_thread.modes.anomaly))
         out = []
         for y in ys:
             t = moved.get(y._record) if y._record is not None else None
@@ -530,7 +551,15 @@ def record(primitive: Primitive, operands: Sequence[Any], result: Tensor) -> Non
     if any(isinstance(x, Tensor) and x._record is not None for x in operands):
         arrays = tuple([x._data if isinstance(x, Tensor) else x for x in operands])
         sources = tuple([x._record if isinstance(x, Tensor) else None for x in operands])
-        result._record = Record(primitive, tuple(operands), arrays, sources, {}, result._data, _tick())
+        result._record = entry = Record()
+        entry.op = primitive
+        entry.operands = tuple(operands)
+        entry.arrays = arrays
+        entry.sources = sources
+        entry.attrs = {}
+        entry.y = result._data
+        entry.stamp = _tick()
+        entry.hooks = entry.overwritten = entry.location = None
 
 
 # ------------------------------------------------------------------------------------------- views
@@ -603,6 +632,72 @@ class _Numbers(Carrier[Vertex]):
         if vertex.overwritten is not None:
             y = Overwritten(y, vertex.op, vertex.overwritten)  # type: ignore[arg-type]
         return y, [_current(vertex, x, array) for x, array in zip(vertex.operands or (), arrays, strict=True)]
+
+    def ahead(
+        self,
+        rest: Iterator[Vertex],
+        cotangents: dict[Vertex, Value],
+        wanted: Collection[Vertex],
+        strong: Collection[Vertex],
+        active: Collection[Vertex] | None,
+    ) -> Vertex | None:
+        """Hands down through elementwise operations and those of one operand, on NumPy arrays: see pull().
+
+        Everything that isn't plain is left to pull(): hooks, what was overwritten or freed, other array libraries.
+        """
+        if self.anomaly is not None:
+            return next(rest, None)
+        numbers = dispatch.NUMBERS
+        product: Any = np.multiply
+        plus: Any = np.add
+        for vertex in rest:
+            g = cotangents.get(vertex)
+            if g is None:
+                continue
+            op: Any = vertex.op
+            if op is None or vertex.hooks or vertex.stamp <= _last_write or vertex in wanted or vertex in strong:
+                return vertex
+            rules = op.numeric
+            xs = vertex.arrays  # type: ignore[union-attr]
+            if xs is None or type(g) not in numbers:
+                return vertex
+            c: Any  # what an operand is handed
+            y, dtype, number, pair = vertex.y, g.dtype, -1, len(xs) == 2  # type: ignore[union-attr]
+            if rules is None:
+                if len(xs) != 1 or op.selects:
+                    return vertex
+                (source,) = vertex.sources
+                del cotangents[vertex]
+                if source is not None and (active is None or source in active):
+                    c = cotangent_of_operand(op, 0, g, y, xs, vertex.attrs, product)
+                    if c is not None:
+                        before = cotangents.get(source)
+                        cotangents[source] = c if before is None else plus(before, c)
+                continue
+            del cotangents[vertex]
+            for source in vertex.sources:
+                number += 1
+                if source is None or (active is not None and source not in active):
+                    continue
+                rule = rules[number]
+                if rule is None:
+                    continue
+                # written out: a call with *xs takes as long as a small product
+                partial = rule(y, xs[0], xs[1]) if pair else rule(y, *xs)
+                kind = type(partial)
+                if kind is ndarray:
+                    c = product(g, partial)
+                elif kind is int and (partial == 1 or partial == -1):
+                    c = g if partial == 1 else np.negative(g)
+                else:
+                    c = product(g, SINGLES[partial] if kind is float and dtype is FLOAT32 else partial)
+                if c.dtype is not dtype:  # Python numbers became NumPy's double on the way: then as it is written
+                    c = cotangent_of_operand(op, number, g, y, xs, vertex.attrs, product)
+                elif c.shape != xs[number].shape:
+                    c = sum_to(c, xs[number].shape)
+                before = cotangents.get(source)
+                cotangents[source] = c if before is None else plus(before, c)
+        return None
 
     def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
         if self.anomaly is not None:
@@ -706,6 +801,16 @@ def reachable(roots: Sequence[Vertex]) -> list[Vertex]:
 _stamp = operator.attrgetter("stamp")
 
 
+def _leaves(order: Sequence[Vertex]) -> set[Vertex]:
+    """The leaves among what `reachable` gave: their stamp is 0, so they come first."""
+    found: set[Vertex] = set()
+    for vertex in order:
+        if vertex.op is not None:
+            break
+        found.add(vertex)
+    return found
+
+
 def sweep(
     order: Sequence[Vertex],
     seeds: Sequence[tuple[Vertex, Tensor]],
@@ -714,11 +819,11 @@ def sweep(
     create_graph: bool,
 ) -> dict[Vertex, Any]:
     """Cotangents of the wanted vertices: Tensors if create_graph, else arrays. order, active: see autodiff.pull."""
-    before, _modes.sweep = _modes.sweep, next(_sweeps)
+    before, _thread.modes.sweep = _thread.modes.sweep, next(_sweeps)
     try:
         return _swept(order, seeds, wanted, active, create_graph)
     finally:
-        _modes.sweep = before
+        _thread.modes.sweep = before
 
 
 def _swept(
@@ -734,14 +839,14 @@ def _swept(
         cotangents[vertex] = g if vertex not in cotangents else cotangents[vertex] + g
     if create_graph:
         with enable_grad():
-            return pull(order, cotangents, _Tensors(_modes.anomaly), wanted, active)
+            return pull(order, cotangents, _Tensors(_thread.modes.anomaly), wanted, active)
     # NumPy's errors are silenced by the prepared context; hooks are the user's code, and run in it too
-    return _modes.quiet.copy().run(_pull_numbers, order, cotangents, wanted, active)
+    return _thread.modes.quiet.copy().run(_pull_numbers, order, cotangents, wanted, active)
 
 
 def _depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> bool:
     """Whether anything but the variables of this transform could be differentiated by, outside of it."""
-    if not _modes.recording:
+    if not _thread.modes.recording:
         return False
     own = {id(v._record) for v in variables}
     return any(type(v) is Leaf and id(v) not in own and not v.done for v in reachable(roots))
@@ -754,7 +859,7 @@ def _pull_numbers(
     active: Collection[Vertex] | None,
 ) -> dict[Vertex, Any]:
     with dispatch.numbers():
-        return pull(order, cotangents, _Numbers(_modes.anomaly), wanted, active)
+        return pull(order, cotangents, _Numbers(_thread.modes.anomaly), wanted, active)
 
 
 def release(order: Sequence[Vertex]) -> None:

@@ -31,6 +31,7 @@ Operand: TypeAlias = "Tensor | npt.NDArray[Any] | Scalar"
 AxisLike: TypeAlias = "int | Sequence[int] | None"
 Hook: TypeAlias = "Callable[[Tensor], Tensor | None]"
 _NO_ATTRS: dict[str, Any] = {}
+_new = object.__new__
 
 
 class Interpreter(abc.ABC):
@@ -191,6 +192,7 @@ class Tensor:
         array = data._data if isinstance(data, Tensor) else np.asarray(data)
         dtype_of(array.dtype)
         self._data = array
+        self._view = self._record = None
         _state.interpreter.created(self)
         if requires_grad:
             self.requires_grad_()
@@ -620,8 +622,9 @@ class Tensor:
 
 def wrap(array: npt.NDArray[Any]) -> Tensor:
     """A Tensor around an array, with nothing else set. The fast constructor."""
-    tensor = Tensor.__new__(Tensor)
+    tensor = _new(Tensor)
     tensor._data = array
+    tensor._view = tensor._record = None  # as the class says, but read faster from the object
     return tensor
 
 

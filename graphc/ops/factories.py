@@ -138,11 +138,8 @@ def reduction(
         entries: list[AffineLike] = [0 if i in axes else a for i, a in enumerate(every)] if keepdims else list(kept)
         return Compute(kept, value, tuple(affine(e) for e in entries), folded, reducer)
 
-    def evaluate(xp: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
-        return eval(xp, x, axes, keepdims)
-
     return Primitive(
-        name, infer=infer, eval=evaluate, vjp=(vjp,) if vjp else None, jvp=jvp, body=body, facts=Fact.REDUCTION
+        name, infer=infer, eval=eval, vjp=(vjp,) if vjp else None, jvp=jvp, body=body, facts=Fact.REDUCTION
     )
 
 

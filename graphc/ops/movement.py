@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dispatch import apply, dtype_of_value, number_like, shape_of
+from graphc.dispatch import apply, dtype_of_value, number_like, shape_of, unary
 from graphc.errors import AxisError, ShapeError
 from graphc.ir.expr import (
     Affine,
@@ -456,8 +456,8 @@ def moveaxis(x: Value, source: int, destination: int, /) -> Value:
 
 def broadcast_to(x: Value, /, shape: Sequence[int]) -> Value:
     """x stretched to `shape` by NumPy's rule."""
-    wanted = tuple(map(int, shape))
-    return x if shape_of(x) == wanted else apply(BROADCAST_TO, x, shape=wanted)
+    wanted = tuple([int(n) for n in shape])
+    return x if shape_of(x) == wanted else unary(BROADCAST_TO, x, {"shape": wanted})
 
 
 def expand_dims(x: Value, /, axis: int = 0) -> Value:

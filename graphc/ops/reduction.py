@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphc.dispatch import apply, dtype_of_value, shape_of
+from graphc.dispatch import apply, dtype_of_value, shape_of, unary
 from graphc.errors import ShapeError
 from graphc.ops.elementwise import (
     add,
@@ -43,7 +43,7 @@ def _keep(value: Value, x: Value, axes: tuple[int, ...]) -> Value:
 
 
 def _sum_vjp(g: Value, y: Value, x: Value, *, axes: tuple[int, ...], keepdims: bool) -> Value:
-    if dtype_of_value(x).kind != "f":
+    if x.dtype.kind != "f":
         return None
     return broadcast_to(g if shape_of(g) == () else _keep(g, x, axes), shape_of(x))
 
@@ -124,7 +124,7 @@ PRIMITIVES = (SUM, MAX, MIN, ARGMAX, ARGMIN)
 def _reduce(primitive: Any, x: Value, axis: AxisLike, keepdims: bool) -> Value:
     ndim = len(shape_of(x))
     axes = tuple(range(ndim)) if axis is None else normalize_axes(axis, ndim, primitive.name)
-    return apply(primitive, x, axes=axes, keepdims=bool(keepdims))
+    return unary(primitive, x, {"axes": axes, "keepdims": bool(keepdims)})
 
 
 def sum(x: Value, /, axis: AxisLike = None, keepdims: bool = False) -> Value:
