@@ -272,16 +272,23 @@ def _strong_eval(xp: Any, g: Any, p: Any) -> Any:
     product = xp.multiply(g, p)
     if xp is np and np.isfinite(np.add.reduce(product, None)):
         return product  # 0 * inf is nan, and would have shown in the sum
-    return xp.where(xp.equal(g, 0), xp.zeros((), product.dtype), product)
+    lost = xp.logical_and(xp.equal(g, 0), xp.isnan(product))
+    return xp.where(lost, xp.zeros((), product.dtype), product)
 
 
-# g * p, and exactly 0 where g is 0 even if p is inf or nan. The backward sweep multiplies with it below a
+def _strong_scalar(g: Expr, p: Expr) -> Expr:
+    product, zero = call("mul", g, p), Literal(0, g.dtype)
+    lost = call("and", call("eq", g, zero), call("ne", product, product))
+    return call("select", lost, zero, product)
+
+
+# g * p, but 0 where g is 0 and p is inf or nan. The backward sweep multiplies with it below a
 # `where`, so that the branch that wasn't chosen can't poison the gradient. Bilinear, like multiply, in its
 # own derivatives: differentiating "0 where g == 0" as a select would lose second derivatives at g = 0.
 STRONG_MULTIPLY: Primitive = elementwise(
     "strong_multiply",
     _strong_eval,
-    lambda g, p: call("select", call("eq", g, Literal(0, g.dtype)), Literal(0, g.dtype), call("mul", g, p)),
+    _strong_scalar,
     vjp=(
         lambda c, y, g, p: strong_multiply(c, p),
         lambda c, y, g, p: strong_multiply(g, c),

@@ -53,6 +53,8 @@ def _sum_jvp(tangents: Any, y: Value, x: Value, *, axes: tuple[int, ...], keepdi
 
 
 def _sum_eval(xp: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    if not axes and x.dtype.kind == "f":
+        return xp.positive(x)  # the sum of one number is that number: NumPy's 0 + -0 would lose a sign
     if type(x) is np.ndarray and x.dtype.kind == "f":
         total: Any = np.add.reduce  # what np.sum ends in
         return total(x, axes, None, None, keepdims)
