@@ -122,7 +122,8 @@ from graphc.ops.movement import (
 from graphc.ops.pooling import avg_pool, max_pool
 from graphc.ops.reduction import all, any, argmax, argmin, logsumexp, max, mean, min, std, sum, var
 from graphc.ops.sorting import argsort, sort
-from graphc.tape import enable_grad, no_grad, set_anomaly
+from graphc.records import enable_grad, no_grad, set_anomaly
+from graphc.tape import Tape  # the eager mode, which importing it makes the one in force
 from graphc.tensor import Tensor
 from graphc.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from graphc.types import DType, TensorType, float32, float64, int32, int64
@@ -150,6 +151,7 @@ __all__ = [
     "IndexingError",
     "InplaceError",
     "ShapeError",
+    "Tape",
     "Tensor",
     "TensorType",
     "TraceError",

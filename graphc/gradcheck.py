@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc.errors import AutodiffError, DTypeError
-from graphc.tape import no_grad
+from graphc.records import no_grad
 from graphc.tensor import Tensor, as_tensor, wrap
 from graphc.transforms import vjp
 from graphc.tree import flatten

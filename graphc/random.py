@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ops import random as stream
-from graphc.tape import no_grad
+from graphc.records import no_grad
 from graphc.tensor import Tensor, wrap
 from graphc.types import DEFAULT_FLOAT
 

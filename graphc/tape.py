@@ -13,25 +13,17 @@ re-points the base at "base with that part replaced", and views look up their hi
 
 from __future__ import annotations
 
-import contextvars
-import itertools
-import operator
-import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy import ndarray
 
 from graphc import dispatch
-from graphc.autodiff import Carrier, cotangent_of_operand, default_seed, pull, push
+from graphc.autodiff import cotangent_of_operand, default_seed, push
 from graphc.bare import FLOAT32, SINGLES
 from graphc.errors import (
-    AnomalyError,
     AutodiffError,
     DeviceError,
     DTypeError,
@@ -43,155 +35,23 @@ from graphc.errors import (
 from graphc.ir.origin import user_location
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import LEAF, STOP_GRADIENT
-from graphc.ops.movement import broadcast_to, sum_to
-from graphc.primitive import Primitive, Value
+from graphc.ops.movement import broadcast_to
+from graphc.primitive import Primitive
+from graphc.records import (
+    Leaf,
+    Overwritten,
+    Record,
+    Version,
+    Vertex,
+    ViewOf,
+    enable_grad,
+    no_grad,
+    thread,
+    tick,
+)
+from graphc.sweeps import Numbers, Tensors, depends_on_others, leaves, reachable, release, sweep
 from graphc.tensor import Hook, Interpreter, Operand, Tensor, as_tensor, install, wrap
-from graphc.types import TensorType, dtype_of
-
-_tick = itertools.count(1).__next__  # stamps records and writes
-_last_write = 0  # the stamp of the latest write in place, of whichever tensor
-
-
-class Version:
-    """When and by what the memory that tensors share was last written."""
-
-    __slots__ = ("stamp", "what", "where")
-
-    def __init__(self) -> None:
-        self.stamp = 0
-        self.what = ""
-        self.where: str | None = None
-
-    def written(self, what: str, where: str | None) -> None:
-        """Note a write, now."""
-        global _last_write
-        self.stamp = _last_write = _tick()
-        self.what, self.where = what, where
-
-
-class ViewOf:
-    """That a tensor shares its base's memory: the operations that lead from the base to it."""
-
-    __slots__ = ("base", "path", "stamp")
-
-    def __init__(self, base: Tensor, path: tuple[tuple[Primitive, dict[str, Any]], ...], stamp: int) -> None:
-        self.base = base
-        self.path = path
-        self.stamp = stamp  # the base's version when the tensor's record was made
-
-
-class Record:
-    """One entry of the tape. `operands`, `arrays` (their numbers) and `y` are None once a backward has used it up."""
-
-    __slots__ = ("arrays", "attrs", "hooks", "location", "op", "operands", "overwritten", "sources", "stamp", "y")
-
-    # No __init__: calling one takes longer than a small operation. evaluate() and record() set all of these.
-    op: Primitive | None
-    operands: tuple[Any, ...] | None
-    arrays: tuple[Any, ...] | None
-    sources: tuple[Record | Leaf | None, ...]
-    attrs: dict[str, Any]
-    y: Any
-    stamp: int
-    hooks: list[Callable[[Tensor], Tensor | None]] | None
-    overwritten: Version | None
-    location: str | None
-
-
-class Leaf:
-    """Where a derivative ends: a tensor that the user asked the gradient of."""
-
-    __slots__ = ("__weakref__", "done", "hooks", "tensor")
-    op = None
-    attrs: Mapping[str, Any] = MappingProxyType({})
-    sources: tuple[()] = ()
-    stamp = 0
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = weakref.ref(tensor)
-        self.done = False  # a transform's own variable, whose function has run: nobody else differentiates by it
-        self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
-
-
-Vertex: TypeAlias = Record | Leaf
-
-
-class Overwritten:
-    """Stands for a value that is gone; its shape and dtype are still known."""
-
-    requires_grad = False
-
-    def __init__(self, array: npt.NDArray[Any], op: Primitive, version: Version) -> None:
-        self.shape = array.shape
-        self.dtype = dtype_of(array.dtype)
-        self._message = (
-            f"the derivative of {op.name} needs a value of shape {array.shape} that {version.what} at "
-            f"{version.where or '?'} has overwritten. Write y = f(x) instead of changing x in place, "
-            "or call x.clone() before."
-        )
-
-    def __array__(self, *_: object, **__: object) -> npt.NDArray[Any]:
-        raise InplaceError(self._message)
-
-
-class _Modes:
-    """quiet: a context in which NumPy reports no floating-point errors (entering it costs a tenth of np.errstate)."""
-
-    __slots__ = ("anomaly", "quiet", "recording", "sweep")
-
-    def __init__(self) -> None:
-        self.recording = True
-        self.anomaly = False
-        self.sweep = 0  # number of the reverse sweep that is running, 0 outside of any
-        self.quiet = contextvars.copy_context()
-        self.quiet.run(np.seterr, all="ignore")
-
-
-class _Thread(threading.local):
-    """The modes of each thread, in an object: one that is looked up once is read several times."""
-
-    def __init__(self) -> None:
-        self.modes = _Modes()
-
-
-_thread = _Thread()
-_sweeps = itertools.count(1)
-
-
-def current_sweep() -> int:
-    """The number of the reverse sweep that is running in this thread, 0 if none: no two are alike."""
-    return _thread.modes.sweep
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Within this context nothing is recorded: results require no gradient. Also a decorator."""
-    before, _thread.modes.recording = _thread.modes.recording, False
-    try:
-        yield
-    finally:
-        _thread.modes.recording = before
-
-
-@contextmanager
-def enable_grad() -> Iterator[None]:
-    """Recording again, inside of no_grad."""
-    before, _thread.modes.recording = _thread.modes.recording, True
-    try:
-        yield
-    finally:
-        _thread.modes.recording = before
-
-
-def recording() -> bool:
-    """Whether operations are being recorded."""
-    return _thread.modes.recording
-
-
-def set_anomaly(on: bool) -> None:
-    """Anomaly mode: records keep the user's line, and backward raises AnomalyError at the first nan it makes."""
-    _thread.modes.anomaly = on
-
+from graphc.types import TensorType
 
 _SCALARS = dispatch.SCALARS
 _new = object.__new__
@@ -207,7 +67,7 @@ class Tape(Interpreter):
         arrays: tuple[Any, ...] | None = None
         sources: tuple[Record | Leaf | None, ...] = ()
         xp: Any = np
-        modes = _thread.modes
+        modes = thread.modes
         ufunc = primitive.ufunc
         # The usual cases are written out: _read() gives the same, for operands of any number and kind.
         try:
@@ -255,7 +115,7 @@ class Tape(Interpreter):
             record.sources = sources
             record.attrs = attrs
             record.y = out
-            record.stamp = _tick()
+            record.stamp = tick()
             record.hooks = record.overwritten = record.location = None
             if modes.anomaly:
                 record.location = user_location()
@@ -270,7 +130,7 @@ class Tape(Interpreter):
     def assign(self, target: Tensor, value: Operand, what: str) -> None:
         if target._data is None:
             raise TraceError(f"{what}: this tensor belongs to a function that was being compiled.")
-        taped = _thread.modes.recording and (
+        taped = thread.modes.recording and (
             target._record is not None or (isinstance(value, Tensor) and value.requires_grad)
         )
         root = target._view.base if target._view is not None else target
@@ -326,8 +186,8 @@ class Tape(Interpreter):
             )
         seed = _seed(tensor, gradient)
         order = reachable((root,))
-        leaves = _leaves(order)
-        found = sweep(order, [(root, seed)], leaves, None, create_graph)
+        ends = leaves(order)
+        found = sweep(order, [(root, seed)], ends, None, create_graph)
         given = {id(seed._data)}  # arrays that somebody holds
         for vertex, g in found.items():
             leaf = vertex.tensor()  # type: ignore[union-attr]
@@ -358,7 +218,7 @@ class Tape(Interpreter):
     def variable(self, tensor: Tensor) -> Tensor:
         with enable_grad():
             if tensor._record is not None:
-                return self.evaluate(LEAF, (tensor,), {"serial": _tick()})
+                return self.evaluate(LEAF, (tensor,), {"serial": tick()})
             fresh = wrap(tensor._data)
             fresh._record = Leaf(fresh)
             return fresh
@@ -366,7 +226,7 @@ class Tape(Interpreter):
     def pull(self, ys: Sequence[Tensor], seeds: Sequence[Tensor], variables: Sequence[Tensor]) -> list[Tensor]:
         vertices = [v._record for v in variables]
         pairs = [(y._record, s) for y, s in zip(ys, seeds, strict=True) if y._record is not None]
-        differentiable = _depends_on_others([v for v, _ in pairs], variables) or any(s.requires_grad for s in seeds)
+        differentiable = depends_on_others([v for v, _ in pairs], variables) or any(s.requires_grad for s in seeds)
         order = reachable([v for v, _ in pairs])
         wanted = {v for v in vertices if v is not None}
         active = set(wanted)
@@ -388,14 +248,14 @@ class Tape(Interpreter):
         known: dict[Vertex, Any] = {
             x._record: t for x, t in zip(variables, tangents, strict=True) if x._record is not None
         }
-        differentiable = _depends_on_others(roots, variables) or any(t.requires_grad for t in tangents)
+        differentiable = depends_on_others(roots, variables) or any(t.requires_grad for t in tangents)
         if differentiable:
             with enable_grad():
-                moved = push(reachable(roots), known, _Tensors(_thread.modes.anomaly))
+                moved = push(reachable(roots), known, Tensors(thread.modes.anomaly))
         else:
             numbers = {v: t._data for v, t in known.items()}
             with dispatch.numbers(), np.errstate(all="ignore"):
-                moved = push(reachable(roots), numbers, _Numbers(_thread.modes.anomaly))
+                moved = push(reachable(roots), numbers, Numbers(thread.modes.anomaly))
         out = []
         for y in ys:
             t = moved.get(y._record) if y._record is not None else None
@@ -408,7 +268,7 @@ class Tape(Interpreter):
         for x in variables:
             if type(x._record) is Leaf:
                 x._record.done = True
-        if y._record is None or _depends_on_others([y._record], variables):
+        if y._record is None or depends_on_others([y._record], variables):
             return y
         return wrap(y._data)
 
@@ -558,7 +418,7 @@ def record(primitive: Primitive, operands: Sequence[Any], result: Tensor) -> Non
         entry.sources = sources
         entry.attrs = {}
         entry.y = result._data
-        entry.stamp = _tick()
+        entry.stamp = tick()
         entry.hooks = entry.overwritten = entry.location = None
 
 
@@ -607,266 +467,6 @@ def _replaced(link: ViewOf, part: Tensor) -> Tensor:
             raise InplaceError(f"writing through {op.name} can't be differentiated; write into the base instead.")
         part = ew.where(ew.not_equal(covered, 0), placed, whole)
     return part
-
-
-# --------------------------------------------------------------------------------- the reverse sweep
-
-
-class _Numbers(Carrier[Vertex]):
-    """Reads records as raw arrays: the gradient is numbers, and nothing more is recorded."""
-
-    add = np.add
-    multiply = np.multiply
-    sources = staticmethod(operator.attrgetter("sources"))  # type: ignore[assignment]
-
-    def __init__(self, anomaly: bool) -> None:
-        self.anomaly = _Anomaly() if anomaly else None
-
-    def values(self, vertex: Vertex) -> tuple[Value, Sequence[Value]]:
-        arrays = vertex.arrays  # type: ignore[union-attr]
-        if arrays is not None and vertex.stamp > _last_write:
-            return vertex.y, arrays  # type: ignore[union-attr]
-        assert type(vertex) is Record
-        arrays = _present(vertex)
-        y = vertex.y
-        if vertex.overwritten is not None:
-            y = Overwritten(y, vertex.op, vertex.overwritten)  # type: ignore[arg-type]
-        return y, [_current(vertex, x, array) for x, array in zip(vertex.operands or (), arrays, strict=True)]
-
-    def ahead(
-        self,
-        rest: Iterator[Vertex],
-        cotangents: dict[Vertex, Value],
-        wanted: Collection[Vertex],
-        strong: Collection[Vertex],
-        active: Collection[Vertex] | None,
-    ) -> Vertex | None:
-        """Hands down through elementwise operations and those of one operand, on NumPy arrays: see pull().
-
-        Everything that isn't plain is left to pull(): hooks, what was overwritten or freed, other array libraries.
-        """
-        if self.anomaly is not None:
-            return next(rest, None)
-        numbers = dispatch.NUMBERS
-        product: Any = np.multiply
-        plus: Any = np.add
-        for vertex in rest:
-            g = cotangents.get(vertex)
-            if g is None:
-                continue
-            op: Any = vertex.op
-            if op is None or vertex.hooks or vertex.stamp <= _last_write or vertex in wanted or vertex in strong:
-                return vertex
-            rules = op.numeric
-            xs = vertex.arrays  # type: ignore[union-attr]
-            if xs is None or type(g) not in numbers:
-                return vertex
-            c: Any  # what an operand is handed
-            y, dtype, number, pair = vertex.y, g.dtype, -1, len(xs) == 2  # type: ignore[union-attr]
-            if rules is None:
-                if len(xs) != 1 or op.selects:
-                    return vertex
-                (source,) = vertex.sources
-                del cotangents[vertex]
-                if source is not None and (active is None or source in active):
-                    c = cotangent_of_operand(op, 0, g, y, xs, vertex.attrs, product)
-                    if c is not None:
-                        before = cotangents.get(source)
-                        cotangents[source] = c if before is None else plus(before, c)
-                continue
-            del cotangents[vertex]
-            for source in vertex.sources:
-                number += 1
-                if source is None or (active is not None and source not in active):
-                    continue
-                rule = rules[number]
-                if rule is None:
-                    continue
-                # written out: a call with *xs takes as long as a small product
-                partial = rule(y, xs[0], xs[1]) if pair else rule(y, *xs)
-                kind = type(partial)
-                if kind is ndarray:
-                    c = product(g, partial)
-                elif kind is int and (partial == 1 or partial == -1):
-                    c = g if partial == 1 else np.negative(g)
-                else:
-                    c = product(g, SINGLES[partial] if kind is float and dtype is FLOAT32 else partial)
-                if c.dtype is not dtype:  # Python numbers became NumPy's double on the way: then as it is written
-                    c = cotangent_of_operand(op, number, g, y, xs, vertex.attrs, product)
-                elif c.shape != xs[number].shape:
-                    c = sum_to(c, xs[number].shape)
-                before = cotangents.get(source)
-                cotangents[source] = c if before is None else plus(before, c)
-        return None
-
-    def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
-        if self.anomaly is not None:
-            self.anomaly.check(vertex, cotangent)
-        if vertex.hooks:
-            g = wrap(np.array(cotangent))  # hooks may keep it: their own copy
-            for hook in tuple(vertex.hooks):
-                g = _hooked(hook, g)
-            return g._data.copy()
-        return cotangent
-
-
-class _Tensors(Carrier[Vertex]):
-    """Reads records as Tensors: the gradient is recorded in turn, so it can be differentiated again."""
-
-    def __init__(self, anomaly: bool) -> None:
-        self.anomaly = _Anomaly() if anomaly else None
-
-    def sources(self, vertex: Vertex) -> Sequence[Vertex | None]:
-        return vertex.sources
-
-    def values(self, vertex: Vertex) -> tuple[Value, Sequence[Value]]:
-        assert type(vertex) is Record
-        _present(vertex)
-        xs = [_current(vertex, x, x) for x in vertex.operands or ()]
-        if vertex.overwritten is not None:
-            return Overwritten(vertex.y, vertex.op, vertex.overwritten), xs  # type: ignore[arg-type]
-        y = wrap(vertex.y)
-        y._record = vertex
-        return y, xs
-
-    def arrived(self, vertex: Vertex, cotangent: Value) -> Value:
-        if self.anomaly is not None:
-            self.anomaly.check(vertex, cotangent._data)
-        for hook in tuple(vertex.hooks or ()):
-            cotangent = _hooked(hook, cotangent)
-        return cotangent
-
-
-def _hooked(hook: Hook, g: Tensor) -> Tensor:
-    """What a hook makes of a gradient. Raises AutodiffError if it returns something that can't take its place."""
-    replaced = hook(g)
-    if replaced is None:
-        return g
-    if not isinstance(replaced, Tensor) or replaced.shape != g.shape or replaced.dtype is not g.dtype:
-        got = f"{replaced.dtype.name}{replaced.shape}" if isinstance(replaced, Tensor) else type(replaced).__name__
-        raise AutodiffError(f"a hook must return None or a tensor {g.dtype.name}{g.shape} as it was given, not {got}.")
-    return replaced
-
-
-def _current(record: Record, x: Any, value: Value) -> Value:
-    """`value`, which is the operand x's; or a stand-in if x was written to since the record was made."""
-    version = x._version if isinstance(x, Tensor) else None
-    if version is None or version.stamp <= record.stamp:
-        return value
-    return Overwritten(x._data, record.op, version)  # type: ignore[arg-type]
-
-
-def _present(record: Record) -> tuple[Any, ...]:
-    if record.arrays is None:
-        raise AutodiffError(
-            "the tape of this computation was freed by an earlier backward(). To differentiate it twice, call "
-            "backward(retain_graph=True) the first time, or compute it again."
-        )
-    return record.arrays
-
-
-class _Anomaly:
-    """Finds the first nan of a sweep and the operations whose derivative made it."""
-
-    def __init__(self) -> None:
-        self._ran: list[Vertex] = []  # each of these has handed its cotangent down
-
-    def check(self, vertex: Vertex, cotangent: Any) -> None:
-        """Called with each complete cotangent. Raises AnomalyError for one that has nan."""
-        if not np.isnan(cotangent).any():
-            self._ran.append(vertex)
-            return
-        users = [v for v in self._ran if vertex in v.sources and v.op is not None]
-        makers = ", ".join(f"{v.op.name} (computed at {getattr(v, 'location', None) or '?'})" for v in users if v.op)
-        raise AnomalyError(
-            f"backward: the derivative of {makers} is nan."
-            if makers
-            else "backward: the gradient that backward() was given has nan."
-        )
-
-
-def reachable(roots: Sequence[Vertex]) -> list[Vertex]:
-    """Every vertex the roots reach, operands before users. Iterative."""
-    seen: set[Vertex | None] = {None, *roots}
-    order = list(dict.fromkeys(roots))
-    for vertex in order:  # which grows
-        for source in vertex.sources:
-            if source not in seen:
-                seen.add(source)
-                order.append(source)  # type: ignore[arg-type]
-    order.sort(key=_stamp)
-    return order
-
-
-_stamp = operator.attrgetter("stamp")
-
-
-def _leaves(order: Sequence[Vertex]) -> set[Vertex]:
-    """The leaves among what `reachable` gave: their stamp is 0, so they come first."""
-    found: set[Vertex] = set()
-    for vertex in order:
-        if vertex.op is not None:
-            break
-        found.add(vertex)
-    return found
-
-
-def sweep(
-    order: Sequence[Vertex],
-    seeds: Sequence[tuple[Vertex, Tensor]],
-    wanted: Collection[Vertex],
-    active: Collection[Vertex] | None,
-    create_graph: bool,
-) -> dict[Vertex, Any]:
-    """Cotangents of the wanted vertices: Tensors if create_graph, else arrays. order, active: see autodiff.pull."""
-    before, _thread.modes.sweep = _thread.modes.sweep, next(_sweeps)
-    try:
-        return _swept(order, seeds, wanted, active, create_graph)
-    finally:
-        _thread.modes.sweep = before
-
-
-def _swept(
-    order: Sequence[Vertex],
-    seeds: Sequence[tuple[Vertex, Tensor]],
-    wanted: Collection[Vertex],
-    active: Collection[Vertex] | None,
-    create_graph: bool,
-) -> dict[Vertex, Any]:
-    cotangents: dict[Vertex, Any] = {}
-    for vertex, seed in seeds:
-        g = seed if create_graph else seed._data
-        cotangents[vertex] = g if vertex not in cotangents else cotangents[vertex] + g
-    if create_graph:
-        with enable_grad():
-            return pull(order, cotangents, _Tensors(_thread.modes.anomaly), wanted, active)
-    # NumPy's errors are silenced by the prepared context; hooks are the user's code, and run in it too
-    return _thread.modes.quiet.copy().run(_pull_numbers, order, cotangents, wanted, active)
-
-
-def _depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> bool:
-    """Whether anything but the variables of this transform could be differentiated by, outside of it."""
-    if not _thread.modes.recording:
-        return False
-    own = {id(v._record) for v in variables}
-    return any(type(v) is Leaf and id(v) not in own and not v.done for v in reachable(roots))
-
-
-def _pull_numbers(
-    order: Sequence[Vertex],
-    cotangents: dict[Vertex, Any],
-    wanted: Collection[Vertex],
-    active: Collection[Vertex] | None,
-) -> dict[Vertex, Any]:
-    with dispatch.numbers():
-        return pull(order, cotangents, _Numbers(_thread.modes.anomaly), wanted, active)
-
-
-def release(order: Sequence[Vertex]) -> None:
-    """Free what the records remember."""
-    for vertex in order:
-        if type(vertex) is Record:
-            vertex.operands = vertex.arrays = vertex.y = None
 
 
 def _seed(tensor: Tensor, gradient: Tensor | None) -> Tensor:

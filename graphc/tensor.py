@@ -25,7 +25,7 @@ from graphc.types import BY_NUMPY, DType, Scalar, Shape, dtype_of
 
 if TYPE_CHECKING:
     from graphc.ir.node import Node
-    from graphc.tape import Leaf, Record, Version, ViewOf
+    from graphc.records import Leaf, Record, Version, ViewOf
 
 Operand: TypeAlias = "Tensor | npt.NDArray[Any] | Scalar"
 AxisLike: TypeAlias = "int | Sequence[int] | None"

@@ -25,7 +25,7 @@ from graphc.ops.marks import GRADIENT, LEAF, STOP_GRADIENT, TANGENT
 from graphc.ops.movement import RESHAPE, broadcast_to
 from graphc.optim import optimizer as optim
 from graphc.primitive import Primitive
-from graphc.tape import Leaf, Record, ViewOf, recording
+from graphc.records import Leaf, Record, ViewOf, recording
 from graphc.tensor import Hook, Interpreter, Operand, Tensor, wrap
 from graphc.types import TensorType, dtype_of, float64
 from graphc.watcher import Watcher

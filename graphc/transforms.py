@@ -18,7 +18,7 @@ from graphc.dispatch import shape_of
 from graphc.errors import AutodiffError, DTypeError, ShapeError
 from graphc.ops import elementwise as ew
 from graphc.ops.movement import iota, reshape, stack
-from graphc.tape import enable_grad
+from graphc.records import enable_grad
 from graphc.tensor import Tensor, active, as_tensor
 from graphc.tree import Structure, flatten, unflatten
 

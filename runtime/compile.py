@@ -28,7 +28,8 @@ from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSourc
 from graphc.errors import AliasError, DeviceError, TraceError
 from graphc.guards import Guard, Never
 from graphc.primitive import Primitive
-from graphc.tape import Version, record, recording
+from graphc.records import Version, recording
+from graphc.tape import record
 from graphc.tensor import Tensor, active, wrap
 from graphc.trace import trace
 from graphc.tracer import Tracer

@@ -19,7 +19,7 @@ from graphc.ir.node import Node, fresh_input, make
 from graphc.ops.marks import GRADIENT, TANGENT
 from graphc.ops.movement import zeros_as
 from graphc.primitive import Primitive, Rule, Value
-from graphc.tape import current_sweep
+from graphc.records import current_sweep
 from graphc.types import TensorType
 
 from .backend import Backend, Run

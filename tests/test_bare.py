@@ -12,7 +12,7 @@ from graphc import autodiff, dispatch
 from graphc.bare import SINGLES
 from graphc.ops import elementwise as ew
 from graphc.primitive import Primitive
-from graphc.tape import _Numbers
+from graphc.sweeps import Numbers
 
 PREPARED = [p for p in ew.PRIMITIVES if p.numeric is not None and any(p.numeric)]
 
@@ -57,7 +57,7 @@ def test_a_sweep_with_python_numbers_is_that_of_the_rules(
         return y.detach().numpy(), x.grad.numpy()
 
     y, short = gradient()
-    monkeypatch.setattr(_Numbers, "ahead", autodiff.Carrier.ahead)
+    monkeypatch.setattr(Numbers, "ahead", autodiff.Carrier.ahead)
     long = gradient()[1]
     assert short.dtype == long.dtype == y.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(short, long)
@@ -84,7 +84,7 @@ def test_the_memory_of_numbers_is_bounded() -> None:
 
 
 def test_broadcast_operands_and_active_vertices_go_the_short_way_too() -> None:
-    assert _Numbers.ahead is not autodiff.Carrier.ahead
+    assert Numbers.ahead is not autodiff.Carrier.ahead
     x = gc.tensor(np.ones((2, 3), np.float32))
     w = gc.tensor(np.arange(3, dtype=np.float32))
     gx, gw = gc.grad(lambda a, b: gc.sum(gc.tanh(a * b + 1.0) * b), argnums=(0, 1))(x, w)

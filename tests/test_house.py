@@ -254,3 +254,7 @@ def test_ruff_is_clean(command: tuple[str, ...]) -> None:
 def test_mypy_strict_is_clean() -> None:
     done = subprocess.run([sys.executable, "-m", "mypy", "-p", "graphc"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_importing_graphc_makes_it_ready_to_compute() -> None:
+    assert python("import graphc as gc; print((gc.tensor([1.0]) + 1).tolist())").split() == ["[2.0]"]

@@ -7,7 +7,7 @@ from typing import Literal as OneOf
 
 from graphc import random
 from graphc.errors import ArgumentError, ShapeError
-from graphc.tape import no_grad
+from graphc.records import no_grad
 from graphc.tensor import Tensor
 
 _GAINS = {"linear": 1.0, "conv": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}

@@ -12,7 +12,7 @@ from graphc.nn.module import Module
 from graphc.nn.parameter import unset
 from graphc.ops.movement import flatten
 from graphc.primitive import Value
-from graphc.tape import no_grad
+from graphc.records import no_grad
 from graphc.tensor import Tensor
 
 Pair = int | Sequence[int]

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from graphc.errors import DTypeError, StateError
 from graphc.nn.parameter import Parameter, clear_grad, convert_
-from graphc.tape import no_grad
+from graphc.records import no_grad
 from graphc.tensor import Tensor, as_tensor
 from graphc.types import dtype_of
 

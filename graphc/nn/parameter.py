@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphc.tape import no_grad
+from graphc.records import no_grad
 from graphc.tensor import Tensor, as_tensor
 from graphc.types import DEFAULT_FLOAT, Scalar, Shape, dtype_of
 

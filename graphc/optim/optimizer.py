@@ -20,7 +20,7 @@ from graphc.errors import ArgumentError, StateError
 from graphc.nn.parameter import clear_grad
 from graphc.ops.elementwise import astype
 from graphc.primitive import Value
-from graphc.tape import enable_grad, no_grad
+from graphc.records import enable_grad, no_grad
 from graphc.tensor import Tensor, as_tensor, wrap
 
 
