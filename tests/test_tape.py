@@ -524,3 +524,11 @@ def test_intermediates_die_with_the_last_reference(f: Any) -> None:
         assert leaf() is None
     finally:
         collector.enable()
+
+
+def test_methods_that_are_other_names_of_operations() -> None:
+    x = gc.tensor([[4.0, 9.0, 16.0]])
+    assert x.mT.tolist() == x.T.tolist() == [[4.0], [9.0], [16.0]]
+    assert x.unsqueeze(0).shape == (1, 1, 3)
+    x.div_(2.0).pow_(2.0)
+    assert x.tolist() == [[4.0, 20.25, 64.0]]
