@@ -33,10 +33,6 @@ from graphc.records import (
 )
 from graphc.tensor import Hook, Tensor, wrap
 
-_SCALARS = dispatch.SCALARS
-_new = object.__new__
-_array = np.array
-
 
 class Numbers(Carrier[Vertex]):
     """Reads records as raw arrays: the gradient is numbers, and nothing more is recorded."""

@@ -50,9 +50,3 @@ def unflatten(structure: Structure, leaves: Iterator[Any]) -> Any:
     if issubclass(structure.kind, tuple) and hasattr(structure.kind, "_fields"):
         return build(*parts)
     return build(parts)
-
-
-def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
-    """The same structure with function applied to each leaf."""
-    leaves, structure = flatten(value)
-    return unflatten(structure, iter([function(x) for x in leaves]))

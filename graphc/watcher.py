@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.collector import paused
 from graphc.errors import TraceError
 from graphc.guards import (
     MISSING,
@@ -44,22 +44,20 @@ class Watcher:
         self._numpy_state = state_of(np.random.mtrand._rand)
         self._after: Walk | None = None
         self._previous: Any = None
-        self._collecting = False
+        self._paused = paused()
 
     # ------------------------------------------------------------------------------- while tracing
 
     def __enter__(self) -> Watcher:
         # a collection in the middle would run others' callbacks and finalizers as if the function had called them
-        self._collecting = gc.isenabled()
-        gc.disable()
+        self._paused.__enter__()
         self._previous = sys.getprofile()
         sys.setprofile(self._event)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._previous)
-        if self._collecting:
-            gc.enable()
+        self._paused.__exit__(None, None, None)
 
     def _event(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":

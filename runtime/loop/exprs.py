@@ -14,8 +14,6 @@ from graphc.types import DType, Scalar, bool_, int64
 
 from .ir import Buffer, Expr, Load, Offset, Var
 
-ORIGIN = Offset(Affine())
-
 
 class Builder:
     """Makes hash-consed expressions. Keys use the identity of sub-expressions, so depth costs nothing."""

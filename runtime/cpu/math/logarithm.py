@@ -11,7 +11,6 @@ from graphc.runtime.cpu.math.exponential import LN2_HIGH, LN2_LOW
 from graphc.runtime.cpu.math.exponents import exponent_and_fraction, power_of_two
 from graphc.types import float32
 
-LN2 = 0.6931471805599453
 LOG_FLOAT32 = (-0.5, 0.33333462476730347, -0.2500019371509552, 0.19990375638008118, -0.16642586886882782,
                0.1447562873363495, -0.13209551572799683, 0.10590866953134537, -0.04603134095668793)  # fmt: skip
 # 2 (atanh(s) / s - 1) / s^2 as a polynomial of s^2, s^2 <= 1/25.
