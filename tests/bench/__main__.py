@@ -1,0 +1,57 @@
+"""The suite: `python -m graphc bench`, or `python -m tests.bench` in a checkout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .libraries import LIBRARIES, installed
+from .measure import ROUNDS
+from .report import markdown, plot, row, write_json
+from .suite import chosen, measured
+from .work import LINES
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m graphc bench", description=__doc__)
+    parser.add_argument("works", nargs="*", help=f"parts of names, or lines: {', '.join(LINES)}; all for none")
+    parser.add_argument("--peers", help=f"comma-separated, of: {', '.join(k.name for k in LIBRARIES)}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--list", action="store_true", help="the works, without running them")
+    parser.add_argument("--json", type=Path, help="write every round's times there")
+    parser.add_argument("--plot", type=Path, help="draw the ratios there (PNG or SVG)")
+    options = parser.parse_args(arguments)
+    selected = chosen(options.works)
+    if not selected:
+        parser.error(f"no work's line is, and no work's name has, {' or '.join(options.works)}; --list shows all")
+    if options.list:
+        for work in selected:
+            print(f"{work.line:18} {work.name}")
+        return
+    names = [*options.peers.split(","), "graphc", "graphc eager"] if options.peers else []
+    libraries = installed(options.threads, names)
+    print(
+        f"{options.threads} threads; time per call, ratio to the best peer (80 % of rounds), share of the limit, peers"
+    )
+    outcomes = []
+    for outcome in measured(selected, libraries, options.threads, options.dtype, options.rounds, _tell):
+        outcomes.append(outcome)
+        print("\r\033[K" * sys.stderr.isatty() + row(outcome), flush=True)
+    print("\n" + markdown(outcomes))
+    if options.json:
+        write_json(outcomes, options.threads, options.json)
+    if options.plot:
+        plot(outcomes, options.plot)
+
+
+def _tell(work: object) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{getattr(work, 'name', '')} ...", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
