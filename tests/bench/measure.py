@@ -16,6 +16,7 @@ from .work import Run
 
 ROUNDS = 15
 SLICE = 0.02  # seconds that one library runs in one round
+PAUSE = 0.003  # so long may another library's threads go on spinning for work
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def _no_collection() -> Iterator[None]:
 
 def _per_call(run: Run, least: float) -> float:
     """Mean seconds of a call over at least `least` seconds, after one call that wakes pools and fills caches."""
+    time.sleep(PAUSE)
     run()
     calls, block = 0, 1
     start = time.perf_counter()
