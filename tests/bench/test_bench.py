@@ -1,12 +1,21 @@
-"""The suite's correctness: every work at a small size, graphc's results against every installed peer's."""
+"""The suite: every work at a small size, graphc's results against the peers'; the table, JSON and plot; the command."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from .libraries import installed
-from .suite import all_works, check
-from .work import Work
+from .measure import Times
+from .report import duration, lines, markdown, plot, row, write_json
+from .suite import Outcome, all_works, check, chosen, difference
+from .work import LINES, Work
 
 QUICK = ("graphc", "graphc eager", "numpy", "torch")  # the other peers compile for seconds
 
@@ -16,3 +25,70 @@ def test_agrees(work: Work) -> None:
     libraries = installed(2, QUICK)
     runs, _, _ = check(work, libraries, work.dtype or "float32")
     assert runs
+
+
+def outcome(ours: float, peer: float, work: Work) -> Outcome:
+    """A made-up measurement of three rounds."""
+    rounds = {"graphc": [ours * f for f in (1, 1, 1.5)], "numpy": [peer] * 3, "torch": [2 * peer] * 3}
+    return Outcome(work, "float32", "graphc", Times(rounds), ours / 4, 0.0, {"jax": "NotImplementedError: no"})
+
+
+def test_results_that_differ_are_refused() -> None:
+    work = chosen(["polynomial-trig"], "SMALL")[0]
+
+    def wrong(library: object, x: np.ndarray, y: np.ndarray) -> object:
+        return lambda: x
+
+    with pytest.raises(AssertionError, match=r"polynomial-trig .* numpy differ by"):
+        check(dataclasses.replace(work, own={"numpy": wrong}), installed(1, ("graphc", "numpy")), "float32")
+
+
+def test_difference_sees_shapes_and_nan() -> None:
+    one = np.ones(3)
+    assert difference({"graphc": [one], "numpy": [one]}, "graphc") == (0.0, "")
+    assert difference({"graphc": [one], "numpy": [one[:2]]}, "graphc")[0] == np.inf
+    assert not difference({"graphc": [one * np.nan], "numpy": [one]}, "graphc")[0] <= 1.0
+
+
+def test_the_table(tmp_path: Path) -> None:
+    first, second = all_works()[:2]
+    outcomes = [outcome(1e-3, 2e-3, first), outcome(1e-3, 8e-3, second)]
+    assert [o.best for o in outcomes] == ["numpy", "numpy"]
+    assert "2.00 (1.33-2.00)" in row(outcomes[0])
+    assert "limit  25 %" in row(outcomes[0])
+    assert "jax has no time: NotImplementedError" in row(outcomes[0])
+    (line,) = lines(outcomes)
+    assert line["ratio"] == pytest.approx(4.0)
+    assert (line["least"], line["of"]) == (pytest.approx(2.0), first.name)
+    assert f"| {LINES[first.line].title} | 1.5 | 4.00 | 2.00 ({first.name}) |" in markdown(outcomes)
+    write_json(outcomes, 2, tmp_path / "out.json")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["works"][1]["seconds"]["torch"] == [16e-3] * 3
+    plot(outcomes, tmp_path / "out.png")
+    assert (tmp_path / "out.png").stat().st_size > 1000
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (2.0, 0.0123, 4.5e-6, 3e-10)] == ["2 s", "12.3 ms", "4.5 us", "0.3 ns"]
+
+
+def test_every_work_has_a_line_and_names_are_unique() -> None:
+    works = all_works()
+    assert {work.line for work in works} <= set(LINES)
+    assert len({work.name for work in works}) == len(works)
+
+
+def test_the_command() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "graphc", "bench", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    listed = run("--list", "elementwise-small")
+    assert listed.returncode == 0
+    assert "Black-Scholes" in listed.stdout
+    unknown = run("no such work")
+    assert unknown.returncode == 2
+    assert "--list shows all" in unknown.stderr
+    measured = run("Black-Scholes 1e3 float32", "--peers", "numpy", "--rounds", "3", "--threads", "1")
+    assert measured.returncode == 0, measured.stderr
+    assert "| geometric mean of the lines | 2 |" in measured.stdout
