@@ -5,6 +5,8 @@ from graphc.nn.containers import ModuleDict, ModuleList, Sequential
 from graphc.nn.layers import (
     GELU,
     AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
     Conv2d,
     CrossEntropyLoss,
     Dropout,
@@ -30,6 +32,8 @@ from graphc.nn.saving import load, save
 __all__ = [
     "GELU",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",

@@ -1,6 +1,6 @@
 """The functions of neural networks: plain functions of operations, so every mode and order of derivative has them.
 
-Names, arguments and defaults are those of torch.nn.functional; activations and losses are handed on from their files.
+Names, arguments and defaults are those of torch.nn.functional; activations, normalisations and losses are handed on from their files.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from graphc.dispatch import dtype_of_value, shape_of
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.nn.activations import gelu, log_softmax, relu, softmax
 from graphc.nn.losses import cross_entropy, l1_loss, mse_loss, nll_loss
+from graphc.nn.norms import batch_norm, layer_norm
 from graphc.ops.convolution import conv
-from graphc.ops.elementwise import add, equal, greater_equal, multiply, rsqrt, sigmoid, subtract, tanh, where
+from graphc.ops.elementwise import add, equal, greater_equal, multiply, sigmoid, tanh, where
 from graphc.ops.indexing import take
 from graphc.ops.linalg import matmul
 from graphc.ops.marks import stop_gradient
 from graphc.ops.movement import iota, matrix_transpose, reshape
 from graphc.ops.pooling import avg_pool, max_pool
 from graphc.ops.reduction import max as largest
-from graphc.ops.reduction import mean
 from graphc.primitive import Value
 from graphc.types import bool_
 
 __all__ = [
     "avg_pool2d",
+    "batch_norm",
     "conv2d",
     "cross_entropy",
     "dropout",
@@ -123,29 +124,6 @@ def embedding(indices: Value, weight: Value, padding_idx: int | None = None) -> 
         return rows
     row = padding_idx + shape_of(weight)[0] if padding_idx < 0 else padding_idx
     return where(reshape(equal(indices, row), (*shape_of(indices), 1)), stop_gradient(rows), rows)
-
-
-def layer_norm(
-    x: Value,
-    normalized_shape: int | Sequence[int],
-    weight: Value | None = None,
-    bias: Value | None = None,
-    eps: float = 1e-5,
-) -> Value:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the trailing dimensions (Ba, Kiros & Hinton 2016).
-
-    normalized_shape: those dimensions; weight and bias have that shape. var is over n (not n - 1).
-    Raises ShapeError if x doesn't end in normalized_shape.
-    """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not shape or shape_of(x)[-len(shape) :] != shape:
-        raise ShapeError(f"layer_norm: input {shape_of(x)} doesn't end in normalized_shape {shape}.")
-    axes = tuple(range(-len(shape), 0))
-    centred = subtract(x, mean(x, axes, keepdims=True))
-    y = multiply(centred, rsqrt(add(mean(multiply(centred, centred), axes, keepdims=True), eps)))
-    if weight is not None:
-        y = multiply(y, weight)
-    return y if bias is None else add(y, bias)
 
 
 def dropout(x: Value, p: float = 0.5, training: bool = True) -> Value:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.errors import ArgumentError
+from graphc.creation import zeros
+from graphc.dispatch import dtype_of_value, shape_of
+from graphc.errors import ArgumentError, ShapeError
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
 from graphc.nn.parameter import unset
+from graphc.ops.elementwise import astype, divide
 from graphc.ops.movement import flatten
 from graphc.primitive import Value
 from graphc.records import no_grad
 from graphc.tensor import Tensor
+from graphc.types import DEFAULT_FLOAT, dtype_of, int64
 
 Pair = int | Sequence[int]
 
@@ -224,6 +228,103 @@ class LayerNorm(Module):
     def extra_repr(self) -> str:
         affine = f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
         return f"{self.normalized_shape}, eps={self.eps}, {affine}"
+
+
+class _BatchNorm(Module):
+    """Normalisation of each channel over the batch and all dimensions behind the channels.
+
+    weight: (num_features,), starts at 1; bias starts at 0. Buffers running_mean (0 at the start), running_var (1) and
+    num_batches_tracked, the number of calls in training; see functional.batch_norm. momentum: None averages over all
+    calls. Without track_running_stats evaluation normalises by the batch as well.
+    """
+
+    dimensions: tuple[int, ...] = ()  # how many an input may have
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: Any = None,
+    ) -> None:
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = unset((num_features,), dtype) if affine else None
+        self.bias = unset((num_features,), dtype) if affine else None
+        kind = dtype_of(dtype or DEFAULT_FLOAT)
+        self.running_mean: Tensor | None
+        self.running_var: Tensor | None
+        self.num_batches_tracked: Tensor | None
+        tracked = track_running_stats
+        self.register_buffer("running_mean", zeros((num_features,), kind) if tracked else None)
+        self.register_buffer("running_var", zeros((num_features,), kind) if tracked else None)
+        self.register_buffer("num_batches_tracked", zeros((), int64) if tracked else None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Set running_mean to 0, running_var to 1 and num_batches_tracked to 0."""
+        with no_grad():
+            if self.running_mean is not None:
+                self.running_mean.zero_()
+            if self.running_var is not None:
+                self.running_var.fill_(1)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Forget the running statistics, and set weight to 1 and bias to 0."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, x: Value) -> Value:
+        shape = shape_of(x)
+        if len(shape) not in self.dimensions or shape[1] != self.num_features:
+            wanted = " or ".join(f"{n}-d" for n in self.dimensions)
+            raise ShapeError(f"{type(self).__name__}: input {shape}: expected {wanted}, {self.num_features} channels.")
+        tracked = self.num_batches_tracked
+        momentum: Value = self.momentum
+        if self.training and tracked is not None:
+            with no_grad():
+                tracked.add_(1)
+                if momentum is None:
+                    momentum = divide(1.0, astype(tracked, dtype_of_value(x)))
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or tracked is None,
+            0.0 if momentum is None else momentum,
+            self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (batch, num_features) or (batch, num_features, length), channel by channel.
+
+    Arguments, parameters and buffers are those of functional.batch_norm; weight and running_var start at 1, bias and
+    running_mean at 0.
+    """
+
+    dimensions = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of (batch, num_features, height, width), channel by channel; see BatchNorm1d."""
+
+    dimensions = (4,)
 
 
 class Embedding(Module):
