@@ -31,7 +31,7 @@ def _layers(nn: Any, name: str) -> Any:
     return nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
 
 
-def _gpt(
+def gpt(
     nn: Any,
     functional: Any,
     arange: Callable[[int], Any],
@@ -99,7 +99,7 @@ def graphc_work(name: str, size: int | None = None) -> Work:
     """The step in graphc, not yet compiled."""
     gc.manual_seed(0)
     functional = gc.nn.functional
-    model = _gpt(gc.nn, functional, gc.arange, 65, 64, 128, 4, 2) if name == "gpt" else _layers(gc.nn, name)
+    model = gpt(gc.nn, functional, gc.arange, 65, 64, 128, 4, 2) if name == "gpt" else _layers(gc.nn, name)
     return Work(
         _step(model, _optimizer(gc.optim, name, model), functional.cross_entropy),
         _batch(name, size or SIZES[name]),
@@ -110,7 +110,7 @@ def graphc_work(name: str, size: int | None = None) -> Work:
 def torch_work(torch: Any, name: str, size: int | None = None) -> Work:
     """The same step in PyTorch, from the same parameters."""
     functional = torch.nn.functional
-    model = _gpt(torch.nn, functional, torch.arange, 65, 64, 128, 4, 2) if name == "gpt" else _layers(torch.nn, name)
+    model = gpt(torch.nn, functional, torch.arange, 65, 64, 128, 4, 2) if name == "gpt" else _layers(torch.nn, name)
     with torch.no_grad():
         for p, q in zip(model.parameters(), graphc_work(name, 1).model.parameters(), strict=True):
             p.copy_(torch.from_numpy(q.detach().numpy().copy()))
