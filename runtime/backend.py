@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -36,10 +37,9 @@ class Backend(abc.ABC):
     def compiler(self) -> ModuleType:
         """The module that compiles for this device, imported when first asked for."""
 
+    @abc.abstractmethod
     def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
         """What a call of this (fused) graph runs. state: output number -> number of the input it overwrites."""
-        planned: Program = self.compiler.program(graph, state)
-        return planned
 
     @abc.abstractmethod
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
@@ -49,20 +49,31 @@ class Backend(abc.ABC):
         """
 
 
+@dataclass(frozen=True, slots=True)
 class CpuBackend(Backend):
-    """LLVM, through the cache on disk: a graph that was compiled before needs neither passes nor LLVM."""
+    """LLVM, through the cache on disk: a graph that was compiled before needs neither passes nor LLVM.
 
+    search: seconds allowed for measuring which schedules are fastest (runtime/cpu/search.py); 0: none is measured.
+    """
+
+    search: float = 0.0
     name = "cpu"
 
     @property
     def compiler(self) -> ModuleType:
         return importlib.import_module("graphc.runtime.cpu.build")
 
+    def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
+        planned: Program = self.compiler.program(graph, state, self.search)
+        return planned
+
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
         with timed(seconds, "build"):
             inputs, outputs = [n.type for n in graph.inputs], [n.type for n in graph.outputs]
-            content = print_graph(graph)
-            return build(content, inputs, outputs, state, lambda: self.compiler.make(graph, state, seconds))
+            content = print_graph(graph) + (f"\nsearch {self.search}" if self.search else "")
+            return build(
+                content, inputs, outputs, state, lambda: self.compiler.make(graph, state, seconds, self.search)
+            )
 
 
 class CudaBackend(Backend):
@@ -74,17 +85,24 @@ class CudaBackend(Backend):
     def compiler(self) -> ModuleType:
         return importlib.import_module("graphc.runtime.cuda.build")
 
+    def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
+        planned: Program = self.compiler.program(graph, state)
+        return planned
+
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
         run: Run = self.compiler.build(graph, state, seconds)
         return run
 
 
-_BACKENDS: dict[str, Backend] = {"cpu": CpuBackend(), "cuda": CudaBackend()}
+def backend_for(device: str, search: float = 0.0) -> Backend:
+    """The backend of a device. search: as in CpuBackend; only the CPU's kernels are searched for.
 
-
-def backend_for(device: str) -> Backend:
-    """The backend of a device. Raises DeviceError if there is none."""
-    found = _BACKENDS.get(device)
-    if found is None:
-        raise DeviceError(f"compile: no backend for device {device!r}; there are {', '.join(sorted(_BACKENDS))}.")
-    return found
+    Raises DeviceError if there is no such backend, or if it takes no search.
+    """
+    if device == "cpu":
+        return CpuBackend(search)
+    if device != "cuda":
+        raise DeviceError(f"compile: device must be 'cpu' or 'cuda', not {device!r}.")
+    if search:
+        raise DeviceError("compile: search is for the CPU; CUDA kernels have no candidates to measure yet.")
+    return CudaBackend()

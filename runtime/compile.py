@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
-from graphc.errors import AliasError, DeviceError, TraceError
+from graphc.errors import AliasError, ArgumentError, TraceError
 from graphc.guards import Guard, Never
 from graphc.primitive import Primitive
 from graphc.records import Version, recording
@@ -193,10 +194,10 @@ def _touched(source: Source, leaves: Sequence[Any]) -> None:
 class CompiledFunction(Generic[P, R]):
     """What `compile` returns: call it like the function. See explain() and graphs()."""
 
-    def __init__(self, function: Callable[P, R], device: str) -> None:
+    def __init__(self, function: Callable[P, R], backend: Backend) -> None:
         functools.update_wrapper(self, function)
         self._function = function
-        self._device = device
+        self._backend = backend
         self._kinds: dict[Any, list[Specialisation]] = {}
         self._history: list[str] = []
         self._last: Specialisation | None = None
@@ -242,7 +243,7 @@ class CompiledFunction(Generic[P, R]):
         start = time.perf_counter()
         traced = trace(self._function, leaves, structure)
         seconds = {"trace": time.perf_counter() - start}
-        backend = backend_for(self._device)
+        backend = self._backend
         run = backend.build(traced.graph, {output: number for number, output in traced.writes}, seconds)
         made = Specialisation(traced, backend, run, seconds)
         name = getattr(self._function, "__qualname__", repr(self._function))
@@ -303,20 +304,23 @@ def _new_kind(leaves: Sequence[Any]) -> str:
 
 
 @overload
-def compile(function: Callable[P, R], *, device: str = ...) -> CompiledFunction[P, R]: ...
+def compile(function: Callable[P, R], *, device: str = ..., search: float = ...) -> CompiledFunction[P, R]: ...
 @overload
-def compile(*, device: str = ...) -> Callable[[Callable[P, R]], CompiledFunction[P, R]]: ...
-def compile(function: Callable[..., Any] | None = None, *, device: str = "cpu") -> Any:
+def compile(*, device: str = ..., search: float = ...) -> Callable[[Callable[P, R]], CompiledFunction[P, R]]: ...
+def compile(function: Callable[..., Any] | None = None, *, device: str = "cpu", search: float = 0.0) -> Any:
     """Compile a function of tensors. Use as a decorator, or as `fast = compile(f)`.
 
     The function may close over tensors, models and optimizers, call backward() and optimizer.step(), write in
     place and draw random numbers. It is traced at the first call with each kind of arguments; floats and tensors
     among the arguments are inputs, other Python values are part of the kind.
 
-    device: "cpu" or "cuda". Raises DeviceError for another or an absent one, TraceError for code that can't be traced.
+    device: "cpu" or "cuda". search: seconds that each compilation may spend on measuring alternative kernels where the
+    cost model can't decide; the choice is kept on disk. By default none: a few kernels already take over 0.1 s, and
+    another kernel may round sums otherwise. Raises DeviceError for another or an absent device, ArgumentError for a
+    search that is no time, TraceError for code that can't be traced.
     """
-    if device not in ("cpu", "cuda"):
-        raise DeviceError(f"compile: device must be 'cpu' or 'cuda', not {device!r}.")
+    if not 0 <= search < math.inf:
+        raise ArgumentError(f"compile: search is a number of seconds, at least 0, not {search!r}.")
     if function is None:
-        return functools.partial(compile, device=device)
-    return CompiledFunction(function, device)
+        return functools.partial(compile, device=device, search=search)
+    return CompiledFunction(function, backend_for(device, search))

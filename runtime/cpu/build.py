@@ -15,22 +15,25 @@ from graphc.runtime.timing import Times, timed
 from graphc.types import float32
 
 from .llvm import print_program
+from .search import Search
 from .target import host
 
 
-def program(graph: Graph, state: Mapping[int, int]) -> Program:
-    """What a call of a fused graph runs. state: output number -> number of the input that it overwrites."""
+def program(graph: Graph, state: Mapping[int, int], search: float = 0.0) -> Program:
+    """What a call of a fused graph runs. state: output number -> number of the input that it overwrites.
+    search: seconds for measuring which schedules are fastest; 0 leaves it to the cost model."""
     target = host()
     layouts = assign(graph, target.lanes(float32))
-    return plan(graph, state, schedule=partial(schedule_cpu, target=target), layouts=layouts)
+    schedule = Search(target, search).schedule if search else partial(schedule_cpu, target=target)
+    return plan(graph, state, schedule=schedule, layouts=layouts)
 
 
-def make(graph: Graph, state: Mapping[int, int], seconds: Times) -> tuple[Program, str]:
+def make(graph: Graph, state: Mapping[int, int], seconds: Times, search: float = 0.0) -> tuple[Program, str]:
     """The program of a traced graph, and its LLVM text."""
     with timed(seconds, "passes"):
         fused = pipeline.run(graph)[-1].graph
     with timed(seconds, "plan and schedule"):
-        planned = program(fused, state)
+        planned = program(fused, state, search)
     with timed(seconds, "print"):
         text = print_program(planned, host())
     return planned, text

@@ -62,6 +62,11 @@ class Plan:
 
 def choose(facts: Facts, target: Target) -> Plan:
     """The cheapest plan for a collapsed nest."""
+    return min(candidates(facts, target), key=lambda found: found[0])[1]
+
+
+def candidates(facts: Facts, target: Target) -> list[tuple[float, Plan]]:
+    """The plans that come into question for a collapsed nest, at least one, and their estimated cycles."""
     rough = {lanes: facts.cost(lanes, _packable(facts, lanes)) for lanes in (None, *facts.nest.outer)}
     limit = CLEARLY_WORSE * min(rough.values())
     plans: list[tuple[float, Plan]] = []
@@ -73,8 +78,8 @@ def choose(facts: Facts, target: Target) -> Plan:
                 plans += _plans(facts, lanes, scattered, target)
     if not plans:  # one outer point at a time, whatever memory it needs
         stage_lanes = tuple(map(facts.stage_lanes, facts.stages))
-        return Plan(facts.width, None, stage_lanes, facts.width, (), facts.nest.outer, 1, None, False)
-    return min(plans, key=lambda found: found[0])[1]
+        return [(0.0, Plan(facts.width, None, stage_lanes, facts.width, (), facts.nest.outer, 1, None, False))]
+    return plans
 
 
 def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Target) -> Iterator[tuple[float, Plan]]:

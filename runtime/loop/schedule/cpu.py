@@ -7,7 +7,7 @@ from graphc.runtime.loop.ir import Kernel
 from graphc.runtime.loop.naive import naive
 from graphc.runtime.loop.nest import Nest
 
-from .choose import choose
+from .choose import candidates, choose
 from .collapse import collapse
 from .cost import analyse
 from .emit import emit
@@ -15,8 +15,27 @@ from .emit import emit
 
 def schedule_cpu(nest: Nest, target: Target) -> Kernel:
     """The kernel for `target`. Its results don't depend on the number of threads that run it."""
-    axes = [*nest.outer, *(axis for stage in nest.stages for axis in stage.axes)]
-    if any(axis.extent == 0 for axis in axes):
+    if _empty(nest):
         return naive(nest)
     facts = analyse(collapse(nest), target)
     return emit(facts, choose(facts, target))
+
+
+def alternatives(nest: Nest, target: Target, most: int, within: float) -> list[tuple[float, Kernel]]:
+    """At most so many kernels, the one of schedule_cpu first, then others that the model holds to be at most `within`
+    times dearer; with their estimated cycles."""
+    if _empty(nest):
+        return [(0.0, naive(nest))]
+    facts = analyse(collapse(nest), target)
+    found = sorted(candidates(facts, target), key=lambda one: one[0])  # stable: the first stays choose's own
+    kernels: dict[Kernel, float] = {}  # plans may differ and mean the same
+    for cycles, plan in found:
+        if len(kernels) == most or cycles > within * found[0][0]:
+            break
+        kernels.setdefault(emit(facts, plan), cycles)
+    return [(cycles, kernel) for kernel, cycles in kernels.items()]
+
+
+def _empty(nest: Nest) -> bool:
+    axes = [*nest.outer, *(axis for stage in nest.stages for axis in stage.axes)]
+    return any(axis.extent == 0 for axis in axes)
