@@ -1,6 +1,7 @@
 """The functions of neural networks: plain functions of operations, so every mode and order of derivative has them.
 
-Names, arguments and defaults are those of torch.nn.functional; activations, normalisations and losses are handed on from their files.
+Names, arguments and defaults are those of torch.nn.functional; activations, normalisations and losses are handed on
+from their files.
 """
 
 from __future__ import annotations
