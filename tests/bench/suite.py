@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from . import works
 from .libraries import Library
 from .measure import Times, ceilings, interleaved
 from .work import LINES, Run, Work
+from .works import KINDS
 
 EAGER = ("graphc eager", "torch")
 SECONDS = 12.0  # about how long the rounds of one work may take
@@ -44,10 +42,8 @@ class Outcome:
 
 
 def all_works(size: str = "WORKS") -> list[Work]:
-    """The works of every module under works/, in the order of the table. size: WORKS, or SMALL for the tests."""
-    found: list[Work] = []
-    for module in pkgutil.iter_modules(works.__path__):
-        found += getattr(importlib.import_module(f"{works.__name__}.{module.name}"), size)
+    """The works of every kind, in the order of the table. size: WORKS, or SMALL for the tests."""
+    found = [work for kind in KINDS for work in getattr(kind, size)]
     order = list(LINES)
     return sorted(found, key=lambda work: order.index(work.line))
 

@@ -16,6 +16,7 @@ from .measure import Times
 from .report import duration, lines, markdown, plot, row, write_json
 from .suite import Outcome, all_works, check, chosen, difference
 from .work import LINES, Work
+from .works import KINDS
 
 QUICK = ("graphc", "graphc eager", "numpy", "torch")  # the other peers compile for seconds
 
@@ -70,6 +71,11 @@ def test_the_table(tmp_path: Path) -> None:
 
 def test_durations() -> None:
     assert [duration(s) for s in (2.0, 0.0123, 4.5e-6, 3e-10)] == ["2 s", "12.3 ms", "4.5 us", "0.3 ns"]
+
+
+def test_every_file_of_works_is_listed() -> None:
+    files = {path.stem for path in (Path(__file__).parent / "works").glob("*.py")} - {"__init__"}
+    assert {kind.__name__.rpartition(".")[2] for kind in KINDS} == files, "works/__init__.py lists them all"
 
 
 def test_every_work_has_a_line_and_names_are_unique() -> None:
