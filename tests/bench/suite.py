@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .libraries import Library
-from .measure import Times, ceilings, interleaved
+from .measure import SLICE, Times, ceilings, interleaved
 from .work import LINES, Run, Work
 from .works import KINDS
 
@@ -151,7 +151,7 @@ def measured(
         runs, failed, far = check(work, libraries, kind)
         once = interleaved(runs, 1, 0.0)
         total = sum(once.rounds[name][0] for name in runs)
-        least = min(0.02, max(0.002, 3 * min(t[0] for t in once.rounds.values())))
+        least = min(SLICE, max(0.01, 3 * min(t[0] for t in once.rounds.values())))
         fitting = int(SECONDS / max(2 * total, least * len(runs)))
         times = interleaved(runs, max(3, min(rounds, fitting)), least)
         limit = ceilings(threads).seconds(work.flops, work.bytes, kind) if work.flops or work.bytes else 0.0
