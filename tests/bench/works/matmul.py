@@ -1,4 +1,4 @@
-"""Dense layers, activation(x @ w + b), forward and with gradients in x, w and b: squares, skinny ones, vectors, batches.
+"""Dense layers, activation(x @ w + b), forward and with gradients in x, w, b: squares, skinny ones, vectors, batches.
 
 Named by rows x columns x depth: (rows, depth) @ (depth, columns).
 """
