@@ -123,7 +123,9 @@ def _jax_loss(size: Size, jax: Any, p: dict[str, Any], x: Any, y: Any) -> Any:
     return -np_.take_along_axis(chosen, y[:, None], 1).mean()
 
 
-def jax_training(jax: Any, loss_of: Callable[..., Any], parameters: dict[str, Any], *batch: Any) -> Run:
+def jax_training(
+    jax: Any, loss_of: Callable[..., Any], parameters: dict[str, Any], *batch: Any, decay: float = DECAY
+) -> Run:
     """AdamW written out, compiled with the loss into one function that gives its state's memory back."""
     np_ = jax.numpy
 
@@ -136,7 +138,7 @@ def jax_training(jax: Any, loss_of: Callable[..., Any], parameters: dict[str, An
         second = tree(lambda v, g: b * v + (1 - b) * g * g, second, gradients)
         size, root = RATE / (1 - a**count), np_.sqrt(1 - b**count)
         parameters = tree(
-            lambda p, m, v: p * (1 - RATE * DECAY) - size * m / (np_.sqrt(v) / root + EPSILON),
+            lambda p, m, v: p * (1 - RATE * decay) - size * m / (np_.sqrt(v) / root + EPSILON),
             parameters, first, second,
         )  # fmt: skip
         return (parameters, first, second, count), loss
