@@ -121,6 +121,7 @@ from graphc.ops.movement import (
 )
 from graphc.ops.pooling import avg_pool, max_pool
 from graphc.ops.reduction import all, any, argmax, argmin, logsumexp, max, mean, min, std, sum, var
+from graphc.ops.shifts import diff, repeat, roll, tile
 from graphc.ops.sorting import argsort, sort
 from graphc.records import enable_grad, no_grad, set_anomaly
 from graphc.tape import Tape  # the eager mode, which importing it makes the one in force
@@ -178,6 +179,7 @@ __all__ = [
     "conv_transpose",
     "cos",
     "data",
+    "diff",
     "divide",
     "empty",
     "empty_like",
@@ -249,7 +251,9 @@ __all__ = [
     "random",
     "reciprocal",
     "remainder",
+    "repeat",
     "reshape",
+    "roll",
     "rsqrt",
     "scatter_add",
     "set_anomaly",
@@ -273,6 +277,7 @@ __all__ = [
     "take_along_axis",
     "tanh",
     "tensor",
+    "tile",
     "tril",
     "triu",
     "value_and_grad",

@@ -4,8 +4,8 @@ One walk from the outputs to the inputs. A node whose consumers all lie in one g
 computed where it is read (groups.py says how): elementwise operations and movement nearly always, a reduction where
 it gives one number for each outer point of the group (the rows of a softmax), a contraction where the group is its
 epilogue. What other groups need as well is stored: as a further result of one of its consumers' groups where that
-keeps the kernels acyclic, else by a group of its own; unless computing it again costs less than reading it back.
-Costly functions, reductions and random numbers are computed once.
+keeps the kernels acyclic, or of one that folds the same rows (siblings.py), else by a group of its own; unless
+computing it again costs less than reading it back. Costly functions, reductions and random numbers are computed once.
 
 Linear in the number of nodes, without recursion.
 
@@ -23,6 +23,7 @@ from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node, make, parameter, 
 
 from .access import Accesses
 from .groups import FEW_POINTS, Admission, Group
+from .siblings import Siblings
 
 MAX_HOMES = 4  # kernels that may compute a cheap value again
 MAX_VIEW_HOMES = 64  # kernels that may read through the same view, or compute the same single number
@@ -44,6 +45,7 @@ def fuse(graph: Graph, few_points: int = FEW_POINTS) -> Graph:
 def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]:
     """For every operation the groups that compute it. The first has it among its outputs if it is stored."""
     access = Accesses()
+    siblings = Siblings(access)
     order = by_depth(graph)
     number = {node: i for i, node in enumerate(order)}
     outputs = set(graph.outputs)
@@ -60,12 +62,13 @@ def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]
         stored = store_instead(graph, node, readers, number[node], homes) if node not in outputs else None
         if stored is None and node not in outputs and join_all(node, readers, access, homes):
             continue
-        stored = stored or store_with_reader(node, readers, number[node])
+        stored = stored or store_with_reader(node, readers, number[node]) or siblings.adopt(node, number[node])
         if stored is None:
             stored = Group.of(node, access, few_points)
             own = access(node)
             # The same memory, so its operand must be stored: nothing may join.
             stored.closed |= own.view and own.computed_index and node not in outputs
+            siblings.add(stored)
         homes[node] = [stored]
         for home in readers:
             if home is not stored:

@@ -133,7 +133,9 @@ class Torch(Library):
 
         torch.set_num_threads(threads)
         self.module = torch
-        self.xp = Names(torch, astype=lambda x, dtype: x.to(dtype), expand_dims=torch.unsqueeze)
+        self.xp = Names(
+            torch, astype=lambda x, dtype: x.to(dtype), expand_dims=torch.unsqueeze, max=torch.amax, min=torch.amin
+        )
 
     def array(self, a: np.ndarray) -> Any:
         return self.module.from_numpy(a.copy())
