@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import chains
 from .libraries import LIBRARIES, installed
 from .measure import ROUNDS
 from .report import markdown, plot, row, write_json
@@ -28,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="the works, without running them")
     parser.add_argument("--json", type=Path, help="write every round's times there")
     parser.add_argument("--plot", type=Path, help="draw the ratios there (PNG or SVG)")
+    parser.add_argument("--chains", action="store_true", help="compile time against the length of the graph instead")
     options = parser.parse_args(arguments)
+    if options.chains:
+        curves = chains.report()
+        if options.plot:
+            chains.plot(curves, options.plot)
+        return
     selected = chosen(options.works)
     if not selected:
         parser.error(f"no work's line is, and no work's name has, {' or '.join(options.works)}; --list shows all")

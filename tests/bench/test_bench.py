@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from . import chains
 from .libraries import installed
 from .measure import Times
 from .report import duration, lines, markdown, plot, row, write_json
@@ -98,3 +99,12 @@ def test_the_command() -> None:
     measured = run("Black-Scholes 1e3 float32", "--peers", "numpy", "--rounds", "3", "--threads", "1")
     assert measured.returncode == 0, measured.stderr
     assert "| geometric mean of the lines | 2 |" in measured.stdout
+
+
+def test_compile_times_of_chains(tmp_path: Path) -> None:
+    assert chains.growth((10, 100, 1000), {10: 1.0, 100: 10.0, 1000: 1000.0}) == pytest.approx([1.0, 2.0])
+    curves = chains.report((8, 64), ("graphc",))
+    assert set(curves["graphc"]) == {8, 64}
+    chains.plot(curves, tmp_path / "out.png")
+    assert (tmp_path / "out.png").stat().st_size > 1000
+    assert chains.first_call("no such library", 8) is None
