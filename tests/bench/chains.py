@@ -6,6 +6,7 @@ an empty cache, and the growth from one length to the next: 1.0 is linear.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -64,7 +65,7 @@ def first_call(library: str, length: int) -> tuple[float, float] | None:
 def growth(lengths: Sequence[int], seconds: Mapping[int, float]) -> list[float]:
     """The exponents between neighbouring lengths: 1 is linear, 2 is quadratic."""
     known = [n for n in lengths if n in seconds]
-    return [math.log(seconds[b] / seconds[a]) / math.log(b / a) for a, b in zip(known, known[1:], strict=False)]
+    return [math.log(seconds[b] / seconds[a]) / math.log(b / a) for a, b in itertools.pairwise(known)]
 
 
 def report(lengths: Sequence[int] = LENGTHS, names: Sequence[str] = LIBRARIES) -> dict[str, dict[int, float]]:
