@@ -17,7 +17,7 @@ from graphc.passes.contract import contract
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
 from graphc.passes.simplify import simplify, simplify_derivative
-from graphc.passes.split import split_reductions
+from graphc.passes.split import split_reductions, split_rule
 from graphc.passes.stabilise import stabilise, stabilise_derivative
 
 
@@ -50,7 +50,14 @@ OPTIMISE: tuple[Stage, ...] = (
 )
 SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
 RULES: Mapping[str, Rule] = {
-    rule.name: rule for rule in (*simplification.RULES, simplification.UNMARK, *stabilisation.RULES, *contraction.RULES)
+    rule.name: rule
+    for rule in (
+        *simplification.RULES,
+        simplification.UNMARK,
+        *stabilisation.RULES,
+        *contraction.RULES,
+        split_rule(),
+    )
 }
 FUSE = Stage("fuse", fuse, "last: from here on nodes are kernels")
 

@@ -28,15 +28,19 @@ LEAST_PART = 256  # elements that one of them folds
 _FOLDS: dict[str, Primitive] = {"sum": SUM, "max": MAX, "min": MIN}
 
 
-def split_reductions(graph: Graph, few_points: int = FEW_POINTS) -> Graph:
-    """The graph with every large reduction to fewer than few_points results done in two steps."""
-    rule = Rule(
+def split_rule(few_points: int = FEW_POINTS) -> Rule:
+    """The rule for one graph: it remembers how that graph's nodes read their operands."""
+    return Rule(
         "split reduction",
         partial(_split, access=Accesses(), few_points=few_points),
         "parts of a large reduction run in parallel; a float sum is rounded in another order",
         exact=False,
     )
-    return rewrite(graph, (rule,))
+
+
+def split_reductions(graph: Graph, few_points: int = FEW_POINTS) -> Graph:
+    """The graph with every large reduction to fewer than few_points results done in two steps."""
+    return rewrite(graph, (split_rule(few_points),))
 
 
 def _split(node: Node, access: Accesses, few_points: int) -> Node | None:
