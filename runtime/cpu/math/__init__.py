@@ -36,7 +36,7 @@ from graphc.runtime.cpu.math.builder import Builder, Value
 from graphc.runtime.cpu.target import Target
 from graphc.types import DType, float32, float64
 
-LANES = (1, 2, 4, 8, 16)
+LANES = (1, 2, 4, 8, 16, 32, 64)
 UNARY: dict[str, Callable[[Builder, Value], Value]] = {
     "exp": exponential.exp,
     "expm1": exponential.expm1,

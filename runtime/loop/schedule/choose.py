@@ -27,6 +27,8 @@ MANY_STREAMS = 4  # arrays that an epilogue reads or writes
 MOST_PANEL = 128 << 10  # bytes of results kept for an epilogue
 CLEARLY_WORSE = 4.0
 TRANSPOSED = 4  # vectors side by side in a transposition
+ABREAST = (4, 2)  # vectors side by side in a loop over elements: their chains of operations hide each other's latency
+MOST_ABREAST = 900.0  # cycles of arithmetic, over all of these vectors, that are worth their code
 OVERLAP = 0.3  # arithmetic and the movement of data go on side by side, but for this share of the shorter
 
 
@@ -40,6 +42,7 @@ class Plan:
     0 for a serial kernel. packed: an operand of a fold that is first copied, for each block of lanes, so that
     what lanes need is contiguous; the axes that it depends on are then the outermost. panel: the last stages run when
     all lanes of a row of tiles are done; the lanes' loop is then the innermost. split: the fold is summed in pieces.
+    abreast: so many vectors of a nest without folds are worked on side by side.
     """
 
     width: int
@@ -52,6 +55,7 @@ class Plan:
     packed: Access | None
     panel: bool
     split: Split | None = None
+    abreast: int = 1
 
     def tile(self, axis: Axis) -> int:
         """Points of an outer axis in a tile: what one iteration of its loop covers."""
@@ -122,7 +126,8 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
             grain = max(1, round(WORTH_A_RANGE * shared / cycles), shared // MOST_RANGES)
         if not inner:
             moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
-        plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel)
+        abreast = 1 if inner else _abreast(facts, lanes, block)
+        plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel, abreast=abreast)
         yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
         if inner and own is not None and packed is None and moved > cycles / 2 and splittable(facts, stage):
             tile = {axis: size.get(axis, 1) for axis in nest.outer}
@@ -170,6 +175,21 @@ def _panel(facts: Facts, lanes: Axis | None, size: dict[Axis, int], trips: dict[
     return len(runs) >= MANY_STREAMS and small and 0 < len(others) < PERMUTED
 
 
+def _abreast(facts: Facts, lanes: Axis | None, block: int) -> int:
+    """Vectors to work on side by side. A processor looks ahead by some hundred operations, most of which wait in one
+    long chain; written out abreast, as many chains stand in its window. Numbers that don't fit into registers are
+    read from the first-level cache meanwhile."""
+    if lanes is None or facts.nest.locals or _crossed(facts, lanes):
+        return 1
+    accesses = [access for stage in facts.stages for access in stage.accesses]
+    if any(lanes.name in a.varies or a.at.coefficient(lanes) not in (0, 1) for a in accesses):
+        return 1
+    arithmetic = sum(stage.arithmetic for stage in facts.stages)
+    points = block or lanes.extent
+    fitting = (n for n in ABREAST if n * arithmetic <= MOST_ABREAST and n * facts.width <= points)
+    return next(fitting, 1)
+
+
 def _flat_block(facts: Facts, lanes: Axis, cycles: float) -> int:
     """Where nothing is accumulated in registers, cut the lanes only to have parallel pieces, or for a transposition."""
     width = facts.width
@@ -179,8 +199,16 @@ def _flat_block(facts: Facts, lanes: Axis, cycles: float) -> int:
     if cycles < WORTH_FORKING or any(axis.extent >= 8 for axis in others):
         return 0
     pieces = min(MOST_RANGES, max(1, round(cycles / prod(a.extent for a in others) / WORTH_A_RANGE)))
+    if pieces == 1:
+        return 0
+    # Equal pieces need one piece of code; of others, all but the last are a whole number of steps.
+    near = sorted(range(2 * pieces // 3, 3 * pieces // 2 + 1), key=lambda n: abs(n - pieces))
+    for step in (4 * width, width):
+        equal = next((n for n in near if n > 1 and lanes.extent % (n * step) == 0), 0)
+        if equal:
+            return lanes.extent // equal
     step = 4 * width
-    return -(-lanes.extent // (pieces * step)) * step if pieces > 1 else 0
+    return -(-lanes.extent // (pieces * step)) * step
 
 
 def _crossed(facts: Facts, lanes: Axis) -> bool:

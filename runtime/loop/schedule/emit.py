@@ -41,6 +41,8 @@ class Region:
 
 def regions(extent: int, size: int, unit: int = 1) -> list[Region]:
     """`extent` points in blocks of at most `size`, as equal as whole units allow (the last block may end early)."""
+    if size >= extent:
+        return [Region(1, extent, 0)]
     units = -(-extent // unit)
     count = -(-units // max(1, size // unit))
     base, more = divmod(units, count)
@@ -188,6 +190,8 @@ class _Emitter:
 
     def tile(self, rewriter: Rewriter, rows: tuple[Axis, ...], lanes: Axis | None) -> Block:
         """All stages for one tile of outer points."""
+        if self.plan.abreast > 1 and lanes is not None:
+            return self.abreast(rewriter, rows, lanes)
         tile = Tile(self.ordered(rows, rewriter), lanes, self.plan.width)
         body: Block = ()
         buffers = {}
@@ -213,6 +217,23 @@ class _Emitter:
             across = Tile(tile.rows, Axis(lanes.name, extent), tile.width).offset() - Axis(lanes.name, extent)
             kept = Store(buffer, Offset(across + rewriter.axes[self.plan.lanes.name]), rewriter.variables[name])
             body += tile.over((kept,))
+        return body
+
+    def abreast(self, rewriter: Rewriter, rows: tuple[Axis, ...], lanes: Axis) -> Block:
+        """A tile whose vectors are worked on several at a time, and one by one what is left of them."""
+        plan = self.plan
+        body: Block = ()
+        wide = plan.width * plan.abreast
+        whole = lanes.extent - lanes.extent % wide
+        for axis, start, width in (
+            (Axis(lanes.name, whole), 0, wide),
+            (Axis(f"{lanes.name}_rest", lanes.extent - whole), whole, plan.width),
+        ):
+            if axis.extent:
+                moved = Rewriter(axes={lanes.name: Affine((), start) + axis})
+                inside = rewriter.with_axes({name: moved.affine(at) for name, at in rewriter.axes.items()})
+                narrower = replace(self, plan=replace(plan, width=width, abreast=1))
+                body += narrower.tile(inside, rows, axis)
         return body
 
     def points(self, stages: tuple[Stage, ...], rewriter: Rewriter, tile: Tile) -> tuple[Block, dict[str, Expr]]:

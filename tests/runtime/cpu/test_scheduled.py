@@ -98,6 +98,22 @@ def test_scheduled_primitives(target: str, name: str) -> None:
             np.testing.assert_array_equal(found[key], array, err_msg=key)
 
 
+@pytest.mark.parametrize("dtype", [float32, float64])
+@pytest.mark.parametrize("op", ["EXP", "LOG", "TANH", "ERF", "SIN", "COS", "EXPM1", "LOG1P", "SQRT"])
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_an_element_does_not_depend_on_its_place(target: str, op: str, dtype: DType) -> None:
+    """Whether in one of many vectors side by side, in a single one or in its first lanes: the same bits."""
+    size = 7 * 16 + 37
+    nest = lower_node(make(getattr(elementwise, op), (given(0, size, dtype=dtype),), {}))
+    x, y = (buffer.name for buffer in nest.params)
+    kernel = schedule_cpu(nest, by_name(target))
+    for number in (0.3, 1.7, 40.0, 3e6, np.inf, np.nan, -0.0):
+        arrays = {x: np.full(size, number, dtype.numpy), y: np.zeros(size, dtype.numpy)}
+        _, found = run_native(kernel, arrays, target)
+        bits = found[y].view(np.int32 if dtype is float32 else np.int64)
+        assert np.unique(bits).size == 1, number
+
+
 @pytest.mark.parametrize(
     ("name", "node"),
     [

@@ -23,7 +23,7 @@ from graphc.runtime.loop.schedule.choose import choose
 from graphc.runtime.loop.schedule.collapse import collapse
 from graphc.runtime.loop.schedule.cost import analyse
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
-from graphc.runtime.loop.schedule.emit import emit, regions
+from graphc.runtime.loop.schedule.emit import Region, emit, regions
 from graphc.runtime.loop.schedule.split import Split, splittable
 from graphc.runtime.loop.verify import verify
 from graphc.types import DType, Shape, TensorType, bool_, float32, float64, int64
@@ -410,7 +410,41 @@ def test_masks_of_single_lanes_stay() -> None:
         "masks", (x, y), (i, j), (Stage(stores=(Store(y, at, Load(x, at, some, 7.0), always),)),)
     )  # fmt: skip
     kernel = check(nest, TARGETS["x86-64-v3"])
-    (store,) = (s for s in statements(kernel.body) if isinstance(s, Store))
-    assert store.mask is None
-    assert isinstance(store.value, Load)
-    assert store.value.mask is not None
+    stores = [s for s in statements(kernel.body) if isinstance(s, Store)]
+    assert all(store.mask is None and isinstance(store.value, Load) for store in stores)
+    # of four vectors side by side, where it always holds, and of the one that is left
+    assert [store.value.mask is None for store in stores] == [True, False]
+
+
+@given(st.integers(1, 300), st.sampled_from(TARGET_NAMES))
+@settings(max_examples=40, deadline=None)
+def test_vectors_of_elements_are_worked_on_abreast(extent: int, name: str) -> None:
+    """Four at a time, or two, then one by one: each point once, whatever is left over."""
+    (x,) = inputs((extent,))
+    kernel = check(lower_node(make(elementwise.EXP, (x,), {})), TARGETS[name])
+    lanes = TARGETS[name].lanes(float32)
+    abreast = next((n for n in (4, 2) if n * lanes <= extent), 1)
+    widths = [abreast * lanes, *[lanes] * (abreast > 1 and extent % (abreast * lanes) > 0)]
+    assert [loop.width for loop in loops(kernel, "vector")] == (widths if extent > 1 else [])
+
+
+def test_an_axis_taken_whole_is_one_region() -> None:
+    assert regions(1037, 1037, 16) == [Region(1, 1037, 0)]
+
+
+def test_only_what_lies_side_by_side_is_worked_on_abreast() -> None:
+    """Gathered lanes, and code too long to be repeated, go one vector at a time."""
+    x, y = inputs((64, 64), (64, 64))
+    transposed = lower_node(make(movement.PERMUTE_DIMS, (x,), {"axes": (1, 0)}))
+    long = x
+    for _ in range(30):
+        long = elementwise.power(elementwise.abs(long), y)
+    for nest in (transposed, lower(Graph([x, y], [long]), (64, 64), (0, 1), "long")):
+        widths = {loop.width for loop in loops(check(nest, TARGETS["x86-64-v3"]), "vector")}
+        assert widths == {8}
+
+
+def test_pieces_of_equal_size_need_one_piece_of_code() -> None:
+    (x,) = inputs((1_000_000,))
+    kernel = schedule_cpu(lower_node(make(elementwise.EXP, (x,), {})), TARGETS["x86-64-v4"])
+    assert not any(isinstance(s, If) for s in statements(kernel.body))
