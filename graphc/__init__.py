@@ -15,6 +15,7 @@ Arrays follow the Python array API standard; `nn`, `optim` and autograd follow P
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graphc.composed import house, set_eager_kernels
 from graphc.creation import (
     arange,
     asarray,
@@ -257,6 +258,7 @@ __all__ = [
     "rsqrt",
     "scatter_add",
     "set_anomaly",
+    "set_eager_kernels",
     "set_num_threads",
     "sigmoid",
     "sign",
@@ -287,6 +289,9 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+_KERNELS = "graphc.runtime.eager"  # entered when eager mode first has much to do
+house.provide(lambda: importlib.import_module(_KERNELS).kernels)
 
 # Rooms that `import graphc` doesn't enter: each is imported when its name is first used.
 _LATER = {

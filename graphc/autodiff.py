@@ -116,13 +116,15 @@ def pull(
     carrier: Carrier[V],
     wanted: Collection[V],
     active: Collection[V] | None = None,
+    masked: Collection[V] = (),
 ) -> dict[V, Value]:
     """Reverse sweep: from cotangents of outputs to the cotangents of the `wanted` vertices.
 
     order: vertices, operands before users. cotangents: of the outputs; consumed. active: the vertices on a
-    path to a wanted one (None: all). A wanted vertex that gets no entry has derivative zero.
+    path to a wanted one (None: all). masked: outputs whose cotangent has been below a `where` already. A wanted
+    vertex that gets no entry has derivative zero.
     """
-    strong: set[V] = set()
+    strong: set[V] = set(masked)
     found: dict[V, Value] = {}
     plus, times, deriving = carrier.add, carrier.multiply, carrier.deriving
     arrived, values_of, sources_of = carrier.arrived, carrier.values, carrier.sources
@@ -132,17 +134,25 @@ def pull(
         """Add what one vertex's cotangent means to those of its operands."""
         y, xs = values_of(vertex)
         attrs = vertex.attrs
-        masked = vertex in strong
-        product = strong_multiply if masked else times
-        for number, source in enumerate(sources_of(vertex)):
+        masks = vertex in strong
+        product = strong_multiply if masks else times
+        sources = sources_of(vertex)
+        together: Sequence[Value | None] | None = None
+        if op.pullback is not None:
+            wants = tuple([s is not None and (active is None or s in active) for s in sources])
+            together = op.pullback(g, y, *xs, wanted=wants, masked=masks, **attrs)
+        for number, source in enumerate(sources):
             if source is None or (active is not None and source not in active):
                 continue
-            c = cotangent_of_operand(op, number, g, y, xs, attrs, product)
+            if together is not None:
+                c = together[number]
+            else:
+                c = cotangent_of_operand(op, number, g, y, xs, attrs, product)
             if c is None:
                 continue
             before = cotangents.get(source)
             cotangents[source] = c if before is None else plus(before, c)
-            if masked or op.selects:
+            if masks or op.selects:
                 strong.add(source)
 
     rest = reversed(order)

@@ -49,6 +49,9 @@ class Primitive:
     vjp: one rule per operand, or a function of the operand's number for variadic primitives, or None
         for an operand (or the whole primitive) with no derivative. Rule: (g, y, *xs, **attrs) -> the
         cotangent of that operand, with exactly its shape, or None for zero.
+    pullback: instead of vjp, where the operands' rules share their work: (g, y, *xs, wanted, masked, **attrs) ->
+        one cotangent (or None) for each operand. wanted: which of them are asked for. masked: whether g holds
+        exact zeros for what wasn't chosen, against which nothing may put a nan (see autodiff.pull).
     jvp: (tangents, y, *xs, **attrs) -> tangent of y; an absent tangent is None.
     partials: elementwise primitives give, instead of vjp and jvp, one local derivative per operand:
         (y, *xs) -> dy/dx_i as a value or a Python number. autodiff makes both rules from it.
@@ -59,6 +62,7 @@ class Primitive:
     infer: Callable[..., TensorType]
     eval: Callable[..., Any]
     vjp: tuple[Rule | None, ...] | Callable[[int], Rule] | None = None
+    pullback: Rule | None = None
     jvp: Rule | None = None
     partials: tuple[Rule | None, ...] | None = None
     body: Callable[..., Compute] | None = None

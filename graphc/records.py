@@ -22,10 +22,11 @@ from graphc.errors import (
     InplaceError,
 )
 from graphc.primitive import Primitive
-from graphc.tensor import Tensor
+from graphc.tensor import Tensor, wrap
 from graphc.types import dtype_of
 
 tick = itertools.count(1).__next__  # stamps records and writes
+_READERS = 64  # of one version, before those that are gone are dropped
 
 
 class _Clock:
@@ -41,14 +42,33 @@ clock = _Clock()
 
 
 class Version:
-    """When and by what the memory that tensors share was last written."""
+    """When and by what the memory that tensors share was last written.
 
-    __slots__ = ("stamp", "what", "where")
+    readers: records of whole functions that read this memory. Such a record remembers its operands where the function's
+    own operations would remember results that nobody else can write to; so before a write it takes copies.
+    """
+
+    __slots__ = ("readers", "stamp", "what", "where")
 
     def __init__(self) -> None:
         self.stamp = 0
         self.what = ""
         self.where: str | None = None
+        self.readers: list[weakref.ref[Record]] = []
+
+    def read_by(self, record: Record) -> None:
+        """Note a record that needs what is in this memory now."""
+        if len(self.readers) >= _READERS:
+            self.readers = [reader for reader in self.readers if reader() is not None]
+        self.readers.append(weakref.ref(record))
+
+    def keep(self) -> None:
+        """Before a write: let the readers remember copies."""
+        readers, self.readers = self.readers, []
+        for reader in readers:
+            record = reader()
+            if record is not None and record.arrays is not None:
+                record.copy_operands(self)
 
     def written(self, what: str, where: str | None) -> None:
         """Note a write, now."""
@@ -70,7 +90,19 @@ class ViewOf:
 class Record:
     """One entry of the tape. `operands`, `arrays` (their numbers) and `y` are None once a backward has used it up."""
 
-    __slots__ = ("arrays", "attrs", "hooks", "location", "op", "operands", "overwritten", "sources", "stamp", "y")
+    __slots__ = (
+        "__weakref__",
+        "arrays",
+        "attrs",
+        "hooks",
+        "location",
+        "op",
+        "operands",
+        "overwritten",
+        "sources",
+        "stamp",
+        "y",
+    )
 
     # No __init__: calling one takes longer than a small operation. evaluate() and record() set all of these.
     op: Primitive | None
@@ -83,6 +115,19 @@ class Record:
     hooks: list[Callable[[Tensor], Tensor | None]] | None
     overwritten: Version | None
     location: str | None
+
+    def copy_operands(self, version: Version) -> None:
+        """Remember copies of the operands of that version, which keep their history."""
+        operands = []
+        for x in self.operands or ():
+            if isinstance(x, Tensor) and x._version is version:
+                kept = wrap(x._data.copy())
+                kept._record = x._record
+                operands.append(kept)
+            else:
+                operands.append(x)
+        self.operands = tuple(operands)
+        self.arrays = tuple([x._data if isinstance(x, Tensor) else x for x in operands])
 
 
 class Leaf:

@@ -86,7 +86,7 @@ class Numbers(Carrier[Vertex]):
             c: Any  # what an operand is handed
             y, dtype, number, pair = vertex.y, g.dtype, -1, len(xs) == 2  # type: ignore[union-attr]
             if rules is None:
-                if len(xs) != 1 or op.selects:
+                if len(xs) != 1 or op.selects or op.pullback is not None:
                     return vertex
                 (source,) = vertex.sources
                 del cotangents[vertex]

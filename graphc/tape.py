@@ -61,6 +61,8 @@ _array = np.array
 class Tape(Interpreter):
     """The eager interpreter."""
 
+    computes = True
+
     # --------------------------------------------------------------------------------------- forward
 
     def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
@@ -144,6 +146,8 @@ class Tape(Interpreter):
         version = target._version
         if taped and isinstance(value, Tensor) and type(value._record) is Record:
             _keep_operand(value._record, target)
+        if version.readers:
+            version.keep()
         source = value._data if isinstance(value, Tensor) else value
         if isinstance(source, np.ndarray) and np.may_share_memory(source, target._data) and source is not target._data:
             source = source.copy()
@@ -177,7 +181,7 @@ class Tape(Interpreter):
 
     def backward(self, tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool) -> None:
         if tensor._view is not None:
-            _refresh(tensor)
+            refresh(tensor)
         root = tensor._record
         if root is None:
             raise AutodiffError(
@@ -329,7 +333,7 @@ def _read(
     for x in operands:
         if isinstance(x, Tensor):
             if x._record is not None and x._view is not None:
-                _refresh(x)
+                refresh(x)
             if type(x._data) is not ndarray:
                 xp = _namespace(primitive, x)
             arrays.append(x._data)
@@ -438,7 +442,7 @@ def _note_view(result: Tensor, source: Any, primitive: Primitive, attrs: dict[st
     result._view = ViewOf(base, (*path, (primitive, attrs)), base._version.stamp)
 
 
-def _refresh(view: Tensor) -> None:
+def refresh(view: Tensor) -> None:
     """Look the history of a view up again if its base was written to since."""
     link = view._view
     assert link is not None

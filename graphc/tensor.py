@@ -35,7 +35,9 @@ _new = object.__new__
 
 
 class Interpreter(abc.ABC):
-    """What operations on Tensors mean. One is active at a time."""
+    """What operations on Tensors mean. One is active at a time. computes: whether tensors have numbers."""
+
+    computes = False
 
     @abc.abstractmethod
     def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor: ...

@@ -29,11 +29,11 @@ class _Formulas(Carrier[Node]):
 
 def differentiate(graph: Graph) -> Graph:
     """No `gradient`, `tangent`, `stop_gradient` or `leaf` is left. Innermost first; linear in each sweep."""
-    groups: dict[tuple[Node, Node], list[Node]] = {}
+    groups: dict[tuple[Node, Node, bool], list[Node]] = {}
     marked = False
     for node in graph.nodes:
         if node.op is GRADIENT:
-            groups.setdefault((node.inputs[0], node.inputs[1]), []).append(node)
+            groups.setdefault(_sweep_of(node), []).append(node)
         marked = marked or node.op in (GRADIENT, TANGENT, LEAF, STOP_GRADIENT)
     if not marked:
         return graph
@@ -42,12 +42,17 @@ def differentiate(graph: Graph) -> Graph:
         if node in done:
             continue
         if node.op is GRADIENT:
-            _expand_gradients(groups[node.inputs[0], node.inputs[1]], done)
+            _expand_gradients(groups[_sweep_of(node)], done)
         elif node.op is TANGENT:
             done[node] = _expand_tangent([done[n] for n in node.inputs])
         else:
             done[node] = node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
     return Graph(graph.inputs, _unmarked([done[n] for n in graph.outputs]))
+
+
+def _sweep_of(mark: Node) -> tuple[Node, Node, bool]:
+    """Result, seed, and whether the seed is masked: marks that share these are expanded by one sweep."""
+    return mark.inputs[0], mark.inputs[1], mark.attrs.get("masked", False)
 
 
 def _expand_gradients(marks: Sequence[Node], done: dict[Node, Node]) -> None:
@@ -61,7 +66,7 @@ def _expand_gradients(marks: Sequence[Node], done: dict[Node, Node]) -> None:
     for node in order:
         if any(n in active for n in node.inputs):
             active.add(node)
-    found = pull(order, {y: seed}, _Formulas(), wanted, active)
+    found = pull(order, {y: seed}, _Formulas(), wanted, active, (y,) if _sweep_of(marks[0])[2] else ())
     for mark, x in variables.items():
         g = found.get(x) if x is not None else None
         done[mark] = zeros_as(mark, mark.type.dtype) if g is None else g

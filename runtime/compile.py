@@ -97,6 +97,8 @@ class Specialisation:
         if told.writes:
             self._check_apart(inputs)
         history = self._operands(inputs, leaves) if self.open else None
+        for number, _ in told.writes:
+            _announce(told.sources[number], leaves)
         outputs = self.run(*inputs)
         for number, _ in told.writes:
             _touched(told.sources[number], leaves)
@@ -180,6 +182,13 @@ def _owner(source: Source, leaves: Sequence[Any]) -> Any:
             return _owner(owner, leaves)._grad
         case _:
             return None
+
+
+def _announce(source: Source, leaves: Sequence[Any]) -> None:
+    """Tell the tape that a tensor's memory is about to be written to."""
+    tensor = _owner(source, leaves)
+    if isinstance(tensor, Tensor) and tensor._version is not None and tensor._version.readers:
+        tensor._version.keep()
 
 
 def _touched(source: Source, leaves: Sequence[Any]) -> None:

@@ -6,6 +6,7 @@ Errors, `explain()` and the verifier live on this. It stands beside a node and n
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,15 @@ class Rewriting:
 
 
 _NOWHERE = Origin()
-_current: Origin | Rewriting | None = None
+
+
+class _Here(threading.local):
+    """What `during` said, in each thread: one may compile while another traces."""
+
+    current: Origin | Rewriting | None = None
+
+
+_here = _Here()
 
 
 def user_location() -> str | None:
@@ -64,8 +73,9 @@ def user_location() -> str | None:
 
 def current() -> Origin:
     """The origin that a node built now gets: what `during` said, else the user's line."""
-    if _current is not None:
-        return _current.origin() if type(_current) is Rewriting else _current  # type: ignore[return-value]
+    said = _here.current
+    if said is not None:
+        return said.origin() if type(said) is Rewriting else said  # type: ignore[return-value]
     location = user_location()
     return Origin(location) if location else _NOWHERE
 
@@ -73,12 +83,11 @@ def current() -> Origin:
 @contextmanager
 def during(origin: Origin | Rewriting) -> Iterator[None]:
     """Every node built inside gets this origin."""
-    global _current
-    before, _current = _current, origin
+    before, _here.current = _here.current, origin
     try:
         yield
     finally:
-        _current = before
+        _here.current = before
 
 
 def derivative_of(node: Node) -> Origin:

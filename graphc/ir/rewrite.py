@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,14 @@ class Rule:
     ops: tuple[Primitive, ...] | None = None
 
 
-_applied: Counter[str] = Counter()
+class _Told(threading.local):
+    """How often each rule was applied, in each thread."""
+
+    def __init__(self) -> None:
+        self.applied: Counter[str] = Counter()
+
+
+_told = _Told()
 
 
 @contextmanager
@@ -44,12 +52,11 @@ def counting() -> Iterator[Counter[str]]:
 
     The nodes' origins alone don't tell: a rule may hand back an operand, or a node that stood there already.
     """
-    global _applied
-    before, _applied = _applied, Counter()
+    before, _told.applied = _told.applied, Counter()
     try:
-        yield _applied
+        yield _told.applied
     finally:
-        _applied = before
+        _told.applied = before
 
 
 class _Rewriter:
@@ -110,7 +117,7 @@ class _Rewriter:
     def _check(self, rule: Rule, node: Node, result: Node) -> None:
         if result.type != node.type:
             raise VerifyError(f"rule {rule.name!r} made {result!r} of {node!r}: the types differ.")
-        _applied[rule.name] += 1
+        _told.applied[rule.name] += 1
         self.left -= 1
         if self.left < 0:
             raise VerifyError(f"rule {rule.name!r} came to no end at {node!r}: do rules undo each other?")

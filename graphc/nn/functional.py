@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from graphc import random
+from graphc.composed import composed
 from graphc.dispatch import dtype_of_value, shape_of
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.nn.activations import gelu, log_softmax, relu, softmax
@@ -53,6 +54,7 @@ Pair = int | Sequence[int]
 # ----------------------------------------------------------------------------------------------- layers
 
 
+@composed
 def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x @ weight.T + bias. x: (..., in). weight: (out, in). bias: (out,). Returns (..., out). Raises ShapeError."""
     sx, sw = shape_of(x), shape_of(weight)
@@ -62,6 +64,7 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return y if bias is None else add(y, bias)
 
 
+@composed
 def conv2d(
     x: Value,
     weight: Value,
@@ -83,6 +86,7 @@ def conv2d(
     return y if bias is None else add(y, reshape(bias, (-1, 1, 1)))
 
 
+@composed
 def max_pool2d(
     x: Value,
     kernel_size: Pair,
@@ -102,6 +106,7 @@ def max_pool2d(
     return _like(y, x)
 
 
+@composed
 def avg_pool2d(
     x: Value, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True
 ) -> Value:
@@ -113,6 +118,7 @@ def avg_pool2d(
     return _like(avg_pool(_images("avg_pool2d", x), kernel_size, stride, padding, count_include_pad), x)
 
 
+@composed
 def embedding(indices: Value, weight: Value, padding_idx: int | None = None) -> Value:
     """weight[indices]. indices: (...) int. weight: (count, width). Returns (..., width).
 
@@ -161,20 +167,33 @@ def scaled_dot_product_attention(
     if is_causal and attn_mask is not None:
         raise ArgumentError("scaled_dot_product_attention: give attn_mask or is_causal, not both.")
     factor = 1 / math.sqrt(shape_of(query)[-1]) if scale is None else scale
+    if dropout_p:
+        return matmul(dropout(_attention_weights(query, key, attn_mask, is_causal, factor), dropout_p), value)
+    return _attention(query, key, value, attn_mask, is_causal, factor)
+
+
+@composed
+def _attention(
+    query: Value, key: Value, value: Value, attn_mask: Value | None, is_causal: bool, factor: float
+) -> Value:
+    return matmul(_attention_weights(query, key, attn_mask, is_causal, factor), value)
+
+
+@composed
+def _attention_weights(query: Value, key: Value, attn_mask: Value | None, is_causal: bool, factor: float) -> Value:
+    """softmax of the scaled scores: (..., L, S)."""
     # the smaller operand is scaled, not the (L, S) scores
     scores = matmul(multiply(query, factor), matrix_transpose(key))
     length, source = shape_of(scores)[-2:]
     if is_causal:
         past = greater_equal(iota((length, 1), 0), iota((1, source), 1))
-        weights = softmax(where(past, scores, -math.inf))
-    elif attn_mask is None:
-        weights = softmax(scores)
-    else:
-        is_bool = dtype_of_value(attn_mask) is bool_
-        scores = where(attn_mask, scores, -math.inf) if is_bool else add(scores, attn_mask)
-        nothing = equal(largest(scores, -1, keepdims=True), -math.inf)
-        weights = where(nothing, 0, softmax(where(nothing, 0, scores)))
-    return matmul(dropout(weights, dropout_p), value)
+        return softmax(where(past, scores, -math.inf))
+    if attn_mask is None:
+        return softmax(scores)
+    is_bool = dtype_of_value(attn_mask) is bool_
+    scores = where(attn_mask, scores, -math.inf) if is_bool else add(scores, attn_mask)
+    nothing = equal(largest(scores, -1, keepdims=True), -math.inf)
+    return where(nothing, 0, softmax(where(nothing, 0, scores)))
 
 
 # ---------------------------------------------------------------------------------------------- windows

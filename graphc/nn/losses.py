@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from graphc.composed import composed
 from graphc.dispatch import dtype_of_value, shape_of
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.nn.activations import log_softmax
@@ -17,6 +18,7 @@ from graphc.ops.reduction import sum as total
 from graphc.primitive import Value
 
 
+@composed
 def cross_entropy(
     logits: Value,
     target: Value,
@@ -62,6 +64,7 @@ def cross_entropy(
     return add(multiply(loss, 1 - label_smoothing), multiply(uniform, label_smoothing / classes))
 
 
+@composed
 def nll_loss(
     log_probabilities: Value,
     target: Value,
@@ -99,11 +102,13 @@ def nll_loss(
     return _reduced(each, reduction)
 
 
+@composed
 def mse_loss(x: Value, target: Value, reduction: str = "mean") -> Value:
     """(x - target)^2, elementwise. reduction: "mean", "sum" or "none". Raises ShapeError if shapes differ."""
     return _elementwise_loss("mse_loss", square, x, target, reduction)
 
 
+@composed
 def l1_loss(x: Value, target: Value, reduction: str = "mean") -> Value:
     """|x - target|, elementwise. reduction: "mean", "sum" or "none". Raises ShapeError if shapes differ."""
     return _elementwise_loss("l1_loss", magnitude, x, target, reduction)

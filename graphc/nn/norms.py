@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from graphc.composed import composed
 from graphc.dispatch import shape_of
 from graphc.errors import ArgumentError, ShapeError
 from graphc.ops.elementwise import add, multiply, rsqrt, subtract
@@ -15,6 +16,7 @@ from graphc.records import no_grad
 from graphc.tensor import Tensor
 
 
+@composed
 def layer_norm(
     x: Value,
     normalized_shape: int | Sequence[int],

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from math import gcd
 from typing import Any, TypeAlias
 
+from graphc.composed import composed
 from graphc.dispatch import apply, dtype_of_value, shape_of, type_of
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.expr import Axis, Compute, Read, affine, all_of, call
@@ -295,6 +296,7 @@ def padding_pairs(padding: int | Sequence[int] | Sequence[tuple[int, int]], coun
     return tuple((p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in padding)
 
 
+@composed
 def conv(
     x: Value,
     weight: Value,
@@ -344,6 +346,7 @@ def conv(
     return _conv(x, weight, strides, pairs, (1,) * count, dilations, groups)
 
 
+@composed
 def conv_transpose(
     x: Value,
     weight: Value,

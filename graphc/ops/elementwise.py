@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from graphc.composed import composed
 from graphc.dispatch import NUMBERS, SCALARS, apply, binary, dtype_of_value, unary
 from graphc.ir.expr import Call, Compute, Expr, Literal, affine, axes_of, call
 from graphc.ops import special
@@ -521,6 +522,7 @@ def tanh(x: Value, /) -> Value:
     return _float(TANH, x)
 
 
+@composed
 def erf(x: Value, /) -> Value:
     """The error function, 2/sqrt(pi) * integral of exp(-t^2) from 0 to x."""
     return _float(ERF, x)

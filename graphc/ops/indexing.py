@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.composed import composed
 from graphc.dispatch import apply, shape_of, type_of
 from graphc.errors import AxisError, DTypeError, IndexingError, ShapeError
 from graphc.ir.expr import Affine, Compute, Expr, Index, Literal, Read, affine, axes_of, call
@@ -278,6 +279,7 @@ def as_indices(indices: Value) -> Value:
     return indices
 
 
+@composed
 def take(x: Value, indices: Value, /, axis: int | None = None) -> Value:
     """Elements of x along `axis` (None: x has one dimension), as np.take. indices: integers of any shape.
 
@@ -296,6 +298,7 @@ def scatter_add(updates: Value, indices: Value, axis: int, size: int) -> Value:
     return apply(SCATTER_ADD, updates, indices, axis=normalize_axis(axis, ndim, "scatter_add"), size=size)
 
 
+@composed
 def take_along_axis(x: Value, indices: Value, /, axis: int = -1) -> Value:
     """x[..., indices[...], ...]: one index for each element of the result, as np.take_along_axis.
 

@@ -1,7 +1,8 @@
 """Marks that only differentiation reads: where it stops, where a leaf is, where a derivative is asked for.
 
 `gradient` and `tangent` stand in a traced graph for a derivative that the `differentiate` pass expands, so
-that the graph can be rewritten before it is differentiated.
+that the graph can be rewritten before it is differentiated. A gradient whose seed comes from below a `where` is marked
+`masked`: see autodiff.pull.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _expanded(xp: Any, *operands: Any, **_: Any) -> Any:
     raise AutodiffError("a derivative that is still symbolic has no number: run the differentiate pass first")
 
 
-def _gradient_type(y: TensorType, seed: TensorType, x: TensorType) -> TensorType:
+def _gradient_type(y: TensorType, seed: TensorType, x: TensorType, *, masked: bool = False) -> TensorType:
     return x
 
 

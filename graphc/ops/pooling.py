@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from graphc.composed import composed
 from graphc.dispatch import apply, dtype_of_value, shape_of, type_of
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.expr import (
@@ -317,6 +318,7 @@ def _linear(primitive: Primitive, tangents: Sequence[Value | None], x: Value, at
 # ------------------------------------------------------------------------------------------- functions
 
 
+@composed
 def max_pool(
     x: Value,
     window: int | Sequence[int],
@@ -370,6 +372,7 @@ def _overhang(n: int, k: int, s: int, low: int, high: int, d: int) -> int:
     return s - spare if spare and begins < n + low else 0
 
 
+@composed
 def avg_pool(
     x: Value,
     window: int | Sequence[int],

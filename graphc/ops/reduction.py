@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from graphc.composed import composed
 from graphc.dispatch import apply, dtype_of_value, shape_of, unary
 from graphc.errors import ShapeError
 from graphc.ops.elementwise import (
@@ -169,6 +170,7 @@ def mean(x: Value, /, axis: AxisLike = None, keepdims: bool = False) -> Value:
     return divide(sum(x, axis, keepdims), _count(x, axis))
 
 
+@composed
 def var(x: Value, /, axis: AxisLike = None, correction: float = 0.0, keepdims: bool = False) -> Value:
     """Variance: squared deviations from the mean, over n - correction (0 as in the array API; PyTorch takes 1)."""
     x = _floating(x)
@@ -196,6 +198,7 @@ def all(x: Value, /, axis: AxisLike = None, keepdims: bool = False) -> Value:
     return equal(sum(truth, axis, keepdims), _count(x, axis))
 
 
+@composed
 def logsumexp(x: Value, /, axis: AxisLike = None, keepdims: bool = False) -> Value:
     """log(sum(exp(x))) without overflow: the largest element is taken out first."""
     x = _floating(x)

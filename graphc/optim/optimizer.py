@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphc.composed import LEAST, house
 from graphc.errors import ArgumentError, StateError
 from graphc.nn.parameter import clear_grad
 from graphc.ops.elementwise import astype
@@ -190,10 +191,23 @@ class Optimizer:
         with no_grad():
             for group in self.param_groups:
                 self._complete_state(group)
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self.update(group, p, p.grad, self.state[p])
+            runner = house.runner if self._composed() else None
+            if runner is None or not runner.step(self):
+                self.advance()
         return loss
+
+    def advance(self) -> None:
+        """Update every parameter that has a gradient, one after the other. Runs without tape."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.update(group, p, p.grad, self.state[p])
+
+    def _composed(self) -> bool:
+        """Whether the updates may run as one kernel: they are graphc's own, which consist of operations alone, and
+        there is enough to do."""
+        own = type(self).update.__module__.startswith("graphc.")
+        return own and sum([math.prod(p.shape) for group in self.param_groups for p in group["params"]]) >= LEAST
 
     def _complete_state(self, group: ParamGroup) -> None:
         """Make what is missing: everything for new parameters, a buffer when an option is switched on later."""

@@ -8,7 +8,9 @@ generation at level 1 give the same run time as -O3 in a fraction of its compile
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -50,6 +52,21 @@ def version() -> str:
     import llvmlite
 
     return str(llvmlite.__version__)
+
+
+class _Turn:
+    """Whose turn it is to use LLVM: modules live in one context, and machines are shared."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.lock = threading.Lock()
+
+
+_llvm = _Turn()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_llvm.renew)  # the thread that had the lock isn't in the child
 
 
 @cache
@@ -118,13 +135,15 @@ def compile_text(text: str, target: Target | None = None, options: Options | Non
     Raises CompileError if LLVM can't parse or verify the text.
     """
     target, options = target or host(), options or Options()
-    return bytes(_machine(target, options).emit_object(_optimised(text, target, options)))
+    with _llvm.lock:
+        return bytes(_machine(target, options).emit_object(_optimised(text, target, options)))
 
 
 def assembly(text: str, target: Target | None = None, options: Options | None = None) -> str:
     """The assembly listing of what compile_text makes, for people."""
     target, options = target or host(), options or Options()
-    return str(_machine(target, options).emit_assembly(_optimised(text, target, options)))
+    with _llvm.lock:
+        return str(_machine(target, options).emit_assembly(_optimised(text, target, options)))
 
 
 class LinkedCode:
