@@ -194,6 +194,10 @@ class Executable:
             raise IndexingError(self.interface.messages[status - 1])
         return self._pick(every)
 
+    def release(self) -> None:
+        """Give the memory of idle arenas back to the system; the next call takes fresh memory."""
+        self._frames.clear()
+
     def _run_mended(
         self, frame: _Frame, arrays: Sequence[Array], fresh: Sequence[Array]
     ) -> tuple[tuple[Array, ...], int]:

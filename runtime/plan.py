@@ -65,6 +65,10 @@ class _Value:
     target: _Value | None = None
     strides: Strides | None = None
 
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
 
 @dataclass(slots=True, eq=False)
 class _Work:
@@ -236,8 +240,7 @@ class _Planner:
                     for old in dict.fromkeys(work.reads)
                     if old in first and last[old] == work.position and self.in_place(work, old, value)
                 )
-                nbytes = value.size * value.dtype.itemsize
-                lifetimes.append(Lifetime(nbytes, first[value], last[value], over))
+                lifetimes.append(Lifetime(value.nbytes, first[value], last[value], over))
         offsets, self.arena = place(lifetimes)
         for value, offset in zip(first, offsets, strict=True):
             value.place = Place("arena", offset=offset)
@@ -324,7 +327,9 @@ def relaying(value: Node, strides: Strides) -> Nest:
 def ordered(works: list[_Work]) -> list[_Work]:
     """Operands first; and where possible what overwrites an input after all others that read its old value.
 
-    Otherwise in the given order, which keeps readers near to writers. Sets the positions.
+    Of the works that may come next one that frees more memory than it takes (an optimiser's step, the last reader of
+    an activation and of a gradient), the least taking first; else the next in the given order, which keeps readers
+    near to writers. Sets the positions.
     """
     number = {work: i for i, work in enumerate(works)}
     writer = {value: work for work in works for value in work.writes}
@@ -345,13 +350,15 @@ def ordered(works: list[_Work]) -> list[_Work]:
                 if reader is not work:
                     should[reader].append(work)
                     early[work] += 1
+    memory = _Memory(works, readers)
     ready = [number[w] for w in works if not missing[w] and not early[w]]
     reluctant = [number[w] for w in works if not missing[w] and early[w]]  # would overwrite what is still needed
+    relieving: list[tuple[int, int]] = []  # of the ready, those that free memory, by what they take
     heapq.heapify(ready)
     heapq.heapify(reluctant)
     done: dict[_Work, None] = {}
-    while ready or reluctant:
-        work = works[heapq.heappop(ready or reluctant)]
+    while relieving or ready or reluctant:
+        work = works[heapq.heappop(relieving)[1] if relieving else heapq.heappop(ready or reluctant)]
         if work in done:
             continue
         work.position = len(done)
@@ -363,8 +370,44 @@ def ordered(works: list[_Work]) -> list[_Work]:
         for later in dict.fromkeys((*must[work], *should[work])):
             if not missing[later] and later not in done:
                 heapq.heappush(reluctant if early[later] else ready, number[later])
+        for later in dict.fromkeys((*memory.done(work), *must[work], *should[work])):
+            if not missing[later] and not early[later] and later not in done and memory.need[later] < 0:
+                heapq.heappush(relieving, (memory.taken[later], number[later]))
     assert len(done) == len(works), "kernels depend on each other in a circle"
     return list(done)
+
+
+class _Memory:
+    """taken: bytes of the arena that each work's results take. need: by how much what is in use would grow if the
+    work were the next."""
+
+    def __init__(self, works: list[_Work], readers: Mapping[_Value, list[_Work]]) -> None:
+        self._left: dict[_Value, dict[_Work, None]] = {}  # readers to come, of values in the arena
+        self.taken = dict.fromkeys(works, 0)
+        for work in works:
+            for value in work.writes:
+                if value.place is None and value.target is None:
+                    self.taken[work] += value.nbytes
+                    self._left[value] = dict.fromkeys(readers.get(value, ()))
+        self.need = dict(self.taken)
+        for value in self._left:
+            for _ in self._last(value):
+                pass
+
+    def done(self, work: _Work) -> Iterator[_Work]:
+        """Note that `work` has run. Gives the works that now are the last to read some value."""
+        for value in dict.fromkeys(work.reads):
+            left = self._left.get(value)
+            if left is not None:
+                del left[work]
+                yield from self._last(value)
+
+    def _last(self, value: _Value) -> Iterator[_Work]:
+        left = self._left[value]
+        if len(left) == 1:
+            (reader,) = left
+            self.need[reader] -= value.nbytes
+            yield reader
 
 
 def _needs(works: list[_Work], writer: dict[_Value, _Work]) -> Iterator[tuple[_Work, _Work]]:

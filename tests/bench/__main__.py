@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import chains
+from . import chains, memory
 from .libraries import LIBRARIES, installed
 from .measure import ROUNDS
 from .report import markdown, plot, row, write_json
@@ -30,11 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write every round's times there")
     parser.add_argument("--plot", type=Path, help="draw the ratios there (PNG or SVG)")
     parser.add_argument("--chains", action="store_true", help="compile time against the length of the graph instead")
+    parser.add_argument("--memory", action="store_true", help="peak memory of training steps instead of times")
     options = parser.parse_args(arguments)
     if options.chains:
         curves = chains.report()
         if options.plot:
             chains.plot(curves, options.plot)
+        return
+    if options.memory:
+        print(memory.report())
         return
     selected = chosen(options.works)
     if not selected:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from . import chains
+from . import chains, memory
 from .libraries import installed
 from .measure import Times
 from .report import duration, lines, markdown, plot, row, write_json
@@ -108,3 +108,9 @@ def test_compile_times_of_chains(tmp_path: Path) -> None:
     chains.plot(curves, tmp_path / "out.png")
     assert (tmp_path / "out.png").stat().st_size > 1000
     assert chains.first_call("no such library", 8) is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are watched on Linux only")
+def test_a_training_step_grows_by_its_planned_arena() -> None:
+    grown = memory.in_fresh_process("graphc", "gpt")
+    assert abs(grown.step - grown.planned) <= memory.PLAN * grown.planned

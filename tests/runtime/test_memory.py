@@ -41,6 +41,21 @@ def test_the_smallest_gap_that_fits_is_used() -> None:
     assert size == 640 + 64 + 128 + 64
 
 
+def test_large_values_that_come_late_find_one_gap() -> None:
+    # in the order of writing, the small one that stays would lie between the two that go, and the last on top
+    values = [Lifetime(640, 0, 1), Lifetime(64, 1, 9), Lifetime(640, 1, 2), Lifetime(1280, 3, 4)]
+    offsets, size = place(values)
+    assert size == 1280 + 64
+    assert offsets[3] == 0
+
+
+def test_very_many_values_are_placed_in_order() -> None:
+    values = [Lifetime(64 * (1 + i % 7), i, i + 2) for i in range(5000)]
+    offsets, size = place(values)
+    assert size <= 5 * 64 * 7
+    assert all(offsets[i] != offsets[i + 1] for i in range(4999))
+
+
 @st.composite
 def lifetimes(draw: Any) -> list[Lifetime]:
     values: list[Lifetime] = []

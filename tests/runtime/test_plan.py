@@ -101,6 +101,26 @@ def test_memory_is_used_again() -> None:
     assert program.arena_size <= 2 * 32 * 32 * 4
 
 
+def test_what_frees_memory_runs_first() -> None:
+    # Each gradient could wait for its parameter's update, which is its last reader, until the end.
+    inputs, outputs, state = [new(16, 16)], [], {}
+    y = inputs[0]
+    layers = []
+    for _ in range(8):
+        w = new(16, 16)
+        inputs.append(w)
+        layers.append((y, w))
+        y = E.tanh(linalg.matmul(y, w))
+    g = y
+    for x, w in reversed(layers):
+        gradient = linalg.matmul(movement.matrix_transpose(x), g)
+        state[len(outputs) + 1] = inputs.index(w)
+        outputs.append(E.subtract(w, gradient))
+        g = E.tanh(linalg.matmul(g, movement.matrix_transpose(w)))
+    program = check(inputs, [g, *outputs], state)
+    assert program.arena_size <= 10 * 16 * 16 * 4  # eight activations, a gradient and the next
+
+
 def test_equal_kernels_are_one() -> None:
     x, *weights = [new(4, 4) for _ in range(5)]
     y = x
