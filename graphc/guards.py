@@ -14,7 +14,6 @@ a frozen one is a bug.
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import sys
@@ -22,6 +21,8 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from operator import getitem
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -53,7 +54,11 @@ _GONE = (KeyError, IndexError, AttributeError, ValueError)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guard:
-    """read() must still give `expected`: the same object, or an equal one of the same type."""
+    """read() must still give `expected`: the same object, or an equal one of the same type.
+
+    read is a partial of a plain function where that is possible: native code then sees for itself whether the object
+    is the same (runtime/shortcut.py), and asks holds() where it isn't.
+    """
 
     name: str
     read: Callable[[], Any]
@@ -123,6 +128,32 @@ def _same(now: Any, expected: Any) -> bool:
     if isinstance(expected, float) and expected == 0:
         return bool(now == 0) and math.copysign(1, now) == math.copysign(1, expected)
     return bool(now == expected) or (expected != expected and now != now)
+
+
+def itself(value: Any) -> Any:
+    """What is looked into, rather than for."""
+    return value
+
+
+def kind_of_tensor(x: Tensor) -> tuple[Any, ...]:
+    """What an input was made for."""
+    return x.shape, x.dtype, x.requires_grad
+
+
+def kind_of_grad(x: Tensor) -> Any:
+    """What a trace makes of a gradient: that there is none, or which shape and dtype it has."""
+    grad = x._grad
+    return None if grad is None else (grad.shape, grad.dtype, grad.requires_grad)
+
+
+def tested(test: Callable[[Any], Any], group: Any, name: str) -> Any:
+    """What a trace makes of a hyperparameter."""
+    return test(group[name])
+
+
+def tested_at(test: Callable[[Any], Any], group: Any, name: str, position: int) -> Any:
+    """The same of one of several."""
+    return test(group[name][position])
 
 
 def _bytes(array: npt.NDArray[Any]) -> Any:
@@ -203,7 +234,7 @@ class Walk:
         if isinstance(value, BuiltinFunctionType) or (isinstance(value, type) and is_library(value.__module__)):
             return
         if not isinstance(value, ModuleType):
-            self._add(name, lambda: mapping[key], value)
+            self._add(name, partial(getitem, mapping, key), value)
         self._value(name, value)
 
     def _value(self, name: str, value: Any) -> None:
@@ -216,7 +247,7 @@ class Walk:
                 self.tensors.add(id(value))
             case np.ndarray():
                 self.arrays.add(id(value))
-                self.guards.append(Contents(f"the array {name}", lambda: value, value.copy()))
+                self.guards.append(Contents(f"the array {name}", partial(itself, value), value.copy()))
             case np.random.Generator() | np.random.RandomState():
                 self.generators.append((name, value, state_of(value)))
             case ModuleType():
@@ -234,7 +265,7 @@ class Walk:
                 self._value(name, value.__func__)
             case FunctionType():
                 self._function(value)
-            case functools.partial():
+            case partial():
                 self._value(name, value.func)
                 self._value(name, value.args)
                 self._value(name, value.keywords)
@@ -246,21 +277,21 @@ class Walk:
         """What a container holds."""
         if isinstance(value, dict):
             self.containers.append((name, value))
-            self._add(f"keys of {name}", lambda: tuple(value), tuple(value))
+            self._add(f"keys of {name}", partial(tuple, value), tuple(value))
             # a parameter group's options are read through the tracer, which told number() and option()
             for key in ("params",) if isinstance(value, ParamGroup) else tuple(value):
                 self._entry(f"{name}[{key!r}]", value, key)
         elif isinstance(value, list):
             self.containers.append((name, value))
-            self._add(f"length of {name}", lambda: len(value), len(value))
+            self._add(f"length of {name}", partial(len, value), len(value))
             for i, x in enumerate(value):
-                self._add(f"{name}[{i}]", functools.partial(value.__getitem__, i), x)
+                self._add(f"{name}[{i}]", partial(getitem, value, i), x)
                 self._value(f"{name}[{i}]", x)
         elif isinstance(value, tuple):
             for i, x in enumerate(value):
                 self._value(f"{name}[{i}]", x)
         elif isinstance(value, (set, frozenset, deque, bytearray, array)):
-            self._add(f"elements of {name}", lambda: tuple(value), tuple(value))
+            self._add(f"elements of {name}", partial(tuple, value), tuple(value))
             for x in tuple(value):
                 self._value(f"an element of {name}", x)
         elif hasattr(type(value), "__next__") and not isinstance(value, io.IOBase):
@@ -270,8 +301,8 @@ class Walk:
         name = value.__name__
         if is_library(value.__module__ or ""):
             return
-        self._add(f"code of {name}", lambda: value.__code__, value.__code__)
-        self._add(f"defaults of {name}", lambda: value.__defaults__, value.__defaults__)
+        self._add(f"code of {name}", partial(getattr, value, "__code__"), value.__code__)
+        self._add(f"defaults of {name}", partial(getattr, value, "__defaults__"), value.__defaults__)
         for variable, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             self._cell(variable, cell)
         self._value(f"defaults of {name}", value.__defaults__)
@@ -298,7 +329,7 @@ class Walk:
         every = internal or any(is_internal(c.__module__) for c in cls.__mro__)
         if self._dynamic and not every and not is_library(cls.__module__):
             every = True
-            self._add(f"attributes of {name}", lambda: tuple(attributes), tuple(attributes))
+            self._add(f"attributes of {name}", partial(tuple, attributes), tuple(attributes))
         for key in list(attributes):
             if every or key in self._attributes:
                 self._entry(f"{name}.{key}", attributes, key)
@@ -316,10 +347,10 @@ class Walk:
                 done.add(key)
                 if isinstance(found, MemberDescriptorType) or _is_setting(key, found):
                     now = getattr(value, key, MISSING)
-                    self._add(f"{name}.{key}", functools.partial(getattr, value, key), now)
+                    self._add(f"{name}.{key}", partial(getattr, value, key), now)
                     self._value(f"{name}.{key}", now)
                 elif isinstance(found, FunctionType) and key in self._attributes and not is_library(base.__module__):
-                    self._add(f"{name}.{key}", functools.partial(own.get, key, MISSING), MISSING)
+                    self._add(f"{name}.{key}", partial(dict.get, own, key, MISSING), MISSING)
 
     def _class(self, name: str, cls: type) -> None:
         """What code reads of a class of the user's: its settings and functions."""
@@ -330,10 +361,10 @@ class Walk:
                 if key in self._attributes or key in _CALLED:
                     inner = getattr(found, "__func__", None) or getattr(found, "fget", None) or found
                     if isinstance(inner, FunctionType):
-                        self._add(f"{base.__name__}.{key}", functools.partial(_class_slot, base, key), found)
+                        self._add(f"{base.__name__}.{key}", partial(getitem, vars(base), key), found)
                         self._value(f"{base.__name__}.{key}", inner)
                     elif _is_setting(key, found):
-                        self._add(f"{name}.{key}", functools.partial(getattr, cls, key), getattr(cls, key))
+                        self._add(f"{name}.{key}", partial(getattr, cls, key), getattr(cls, key))
                         self._value(f"{name}.{key}", found)
 
     def _cell(self, name: str, cell: CellType) -> None:
@@ -341,12 +372,8 @@ class Walk:
             value = cell.cell_contents
         except ValueError:
             return
-        self._add(name, lambda: cell.cell_contents, value)
+        self._add(name, partial(getattr, cell, "cell_contents"), value)
         self._value(name, value)
-
-
-def _class_slot(cls: type, key: str) -> Any:
-    return vars(cls)[key]
 
 
 def _is_setting(key: str, value: Any) -> bool:

@@ -10,7 +10,7 @@ import contextvars
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -74,6 +74,27 @@ class Version:
         """Note a write, now."""
         self.stamp = clock.last_write = tick()
         self.what, self.where = what, where
+
+
+def about_to_write(tensors: Iterable[Tensor]) -> None:
+    """Before a write to the memory of these tensors: let its readers remember copies."""
+    for tensor in tensors:
+        version = tensor._version
+        if version is not None and version.readers:
+            version.keep()
+
+
+def written(tensors: Iterable[Tensor], what: str) -> None:
+    """Note that `what` wrote to the memory of these tensors, now: one stamp for all of them."""
+    stamp = clock.last_write = tick()
+    for tensor in tensors:
+        version = tensor._version
+        if version is None:
+            version = tensor._version = Version()
+        version.stamp = stamp
+        if version.what is not what:
+            version.what = what
+        version.where = None
 
 
 class ViewOf:

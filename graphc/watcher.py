@@ -6,6 +6,7 @@ import functools
 import random
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -24,7 +25,11 @@ from graphc.guards import (
     is_installed,
     is_internal,
     is_library,
+    kind_of_grad,
+    kind_of_tensor,
     state_of,
+    tested,
+    tested_at,
 )
 from graphc.tensor import Tensor
 
@@ -80,24 +85,24 @@ class Watcher:
     def tensor(self, x: Tensor) -> None:
         """A tensor from outside became an input: what its input was made for must stay so."""
         name = f"captured tensor {x.dtype.short}{list(x.shape)}"
-        told = (x.shape, x.dtype, x.requires_grad)
         self._told.append(
-            Equal(f"(shape, dtype, requires_grad) of {name}", lambda: (x.shape, x.dtype, x.requires_grad), told)
+            Equal(f"(shape, dtype, requires_grad) of {name}", partial(kind_of_tensor, x), kind_of_tensor(x))
         )
 
     def grad(self, x: Tensor, same: bool = False) -> None:
         """The function looked at x.grad. same: it must stay the tensor that it is."""
         if same:
-            self._add(f"grad of a tensor {x.dtype.short}{list(x.shape)}", lambda: x._grad, x._grad)
-        self._add(f"grad of a tensor {x.dtype.short}{list(x.shape)}", lambda: _kind_of_grad(x), _kind_of_grad(x))
+            self._add(f"grad of a tensor {x.dtype.short}{list(x.shape)}", partial(getattr, x, "_grad"), x._grad)
+        self._add(f"grad of a tensor {x.dtype.short}{list(x.shape)}", partial(kind_of_grad, x), kind_of_grad(x))
 
     def number(self, group: Any, key: Any) -> None:
         """A hyperparameter became an input; it must stay a number."""
         if isinstance(key, str):
-            self._add(f"type of {key}", lambda: type(group[key]), type(group[key]))
+            self._add(f"type of {key}", partial(tested, type, group, key), type(group[key]))
         else:
             name, position = key
-            self._add(f"type of {name}[{position}]", lambda: type(group[name][position]), type(group[name][position]))
+            read = partial(tested_at, type, group, name, position)
+            self._add(f"type of {name}[{position}]", read, read())
 
     def option(self, group: Any, name: str, test: Callable[[Any], Any]) -> Any:
         """A hyperparameter decides the course of the step."""
@@ -105,7 +110,7 @@ class Watcher:
         if (id(group), name, test) in self._options:
             return value
         self._options.add((id(group), name, test))
-        self._add(f"option {name}", lambda: test(group[name]), value)
+        self._add(f"option {name}", partial(tested, test, group, name), value)
         return value
 
     # ------------------------------------------------------------------------------ after tracing
@@ -211,12 +216,6 @@ def _filled(cell: CellType) -> bool:
         return cell.cell_contents is not None
     except ValueError:
         return False
-
-
-def _kind_of_grad(x: Tensor) -> Any:
-    """What a trace makes of a gradient: that there is none, or which shape and dtype it has."""
-    grad = x._grad
-    return None if grad is None else (grad.shape, grad.dtype, grad.requires_grad)
 
 
 def _frozen(function: Any) -> str | None:

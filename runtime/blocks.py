@@ -38,6 +38,11 @@ class Block:
         self._view = ctypes.c_char.from_buffer(self._memory)
         self.address = ctypes.addressof(self._view)
 
+    def forget(self) -> None:
+        """Give the memory back to the system, but not its place: what was in it may be zeros now."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._memory.madvise(mmap.MADV_DONTNEED)
+
 
 class _Lease:
     """The base of a lent array. NumPy holds it as long as any view of the array lives; then the block goes home."""

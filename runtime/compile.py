@@ -29,7 +29,7 @@ from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSourc
 from graphc.errors import AliasError, ArgumentError, TraceError
 from graphc.guards import Guard, Never
 from graphc.primitive import Primitive
-from graphc.records import Version, recording
+from graphc.records import about_to_write, recording, written
 from graphc.tape import record
 from graphc.tensor import Tensor, active, wrap
 from graphc.trace import trace
@@ -38,6 +38,7 @@ from graphc.tree import Structure, flatten, unflatten
 
 from .backend import Backend, Run, backend_for
 from .derivative import CompiledGraph
+from .shortcut import MISS, Chain, Shortcut, UnfitError, usable
 
 if TYPE_CHECKING:
     from graphc.passes.pipeline import Step
@@ -55,20 +56,30 @@ _KEPT = 32  # compiled forms for one kind of arguments; beyond, the oldest is dr
 
 @dataclass(eq=False, slots=True)
 class Specialisation:
-    """One traced and compiled form of the function."""
+    """One traced and compiled form of the function.
+
+    tracked: whether an input requires a gradient (of every call's: kinds of arguments and guards say so).
+    """
 
     trace: Trace
     backend: Backend
     run: Run
+    tracked: bool
     seconds: dict[str, float] = field(default_factory=dict)
     gradients: CompiledGraph | None = None
     # ids of captured tensors that the call changes: none of them may come in as an argument too
     exclusive: frozenset[int] = field(init=False)
     once: bool = field(init=False)  # the function changed what it reads: serves only the call it was traced for
+    lasting: list[Tensor] = field(init=False)  # captured tensors that the call writes to
+    passing: list[Source] = field(init=False)  # what else it writes to
+    calls: int = 0  # that went the long way
 
     def __post_init__(self) -> None:
         told = self.trace
-        changed = [told.sources[number] for number, _ in told.writes] + [source for source, _ in told.grads]
+        writes = [told.sources[number] for number, _ in told.writes]
+        self.lasting = [source.tensor for source in writes if isinstance(source, TensorSource)]
+        self.passing = [source for source in writes if not isinstance(source, TensorSource)]
+        changed = writes + [source for source, _ in told.grads]
         owners = [source.owner if isinstance(source, GradSource) else source for source in changed]
         self.exclusive = frozenset(id(o.tensor) for o in owners if isinstance(o, TensorSource))
         self.once = any(isinstance(guard, Never) for guard in told.guards)
@@ -97,11 +108,11 @@ class Specialisation:
         if told.writes:
             self._check_apart(inputs)
         history = self._operands(inputs, leaves) if self.open else None
-        for number, _ in told.writes:
-            _announce(told.sources[number], leaves)
+        if told.writes:
+            self.announce(leaves)
         outputs = self.run(*inputs)
-        for number, _ in told.writes:
-            _touched(told.sources[number], leaves)
+        if told.writes:
+            self.touch(leaves)
         for source, output in told.grads:
             owner = _owner(source, leaves)
             owner._grad = None if output is None else wrap(outputs[output])
@@ -115,6 +126,26 @@ class Specialisation:
                     record(self._primitive(result.output), history, value)
         return unflatten(told.structure, iter(results))
 
+    def announce(self, leaves: Sequence[Any]) -> None:
+        """Tell the tape which tensors' memory the call is about to write to."""
+        about_to_write(self._written(leaves))
+
+    def touch(self, leaves: Sequence[Any]) -> None:
+        """Tell the tape which tensors' memory the call wrote to."""
+        written(self._written(leaves), "a compiled function")
+
+    def announce_and_touch(self, leaves: Sequence[Any]) -> None:
+        """Both at once: for a call that can't be refused any more."""
+        tensors = self._written(leaves)
+        about_to_write(tensors)
+        written(tensors, "a compiled function")
+
+    def _written(self, leaves: Sequence[Any]) -> list[Tensor]:
+        if not self.passing:
+            return self.lasting
+        others = [_owner(source, leaves) for source in self.passing]
+        return [*self.lasting, *(owner for owner in others if isinstance(owner, Tensor))]
+
     def _check_apart(self, inputs: Sequence[Array]) -> None:
         """Raise AliasError if an argument that is a view shares memory with what the call writes.
 
@@ -122,8 +153,10 @@ class Specialisation:
         """
         written = {number for number, _ in self.trace.writes}
         for i, source in enumerate(self.trace.sources):
-            if not isinstance(source, ArgumentSource) or getattr(inputs[i], "base", None) is None:
+            if not isinstance(source, ArgumentSource):
                 continue
+            if getattr(inputs[i], "base", None) is None and not any(inputs[i] is inputs[j] for j in written - {i}):
+                continue  # memory of its own
             for j in range(len(inputs)) if i in written else written:
                 if i != j and np.shares_memory(inputs[i], inputs[j]):
                     raise AliasError(
@@ -134,7 +167,7 @@ class Specialisation:
     @property
     def open(self) -> bool:
         """Whether a result has a history that the caller may differentiate."""
-        return recording() and any(r.differentiable for r in self.trace.results)
+        return self.tracked and recording() and any(r.differentiable for r in self.trace.results)
 
     def _operands(self, inputs: Sequence[Array], leaves: Sequence[Any]) -> list[Any]:
         """The call's operands for the tape: tensors to differentiate by, else arrays (state as it was before)."""
@@ -184,22 +217,6 @@ def _owner(source: Source, leaves: Sequence[Any]) -> Any:
             return None
 
 
-def _announce(source: Source, leaves: Sequence[Any]) -> None:
-    """Tell the tape that a tensor's memory is about to be written to."""
-    tensor = _owner(source, leaves)
-    if isinstance(tensor, Tensor) and tensor._version is not None and tensor._version.readers:
-        tensor._version.keep()
-
-
-def _touched(source: Source, leaves: Sequence[Any]) -> None:
-    """Tell the tape that a tensor's memory was written to."""
-    tensor = _owner(source, leaves)
-    if isinstance(tensor, Tensor):
-        if tensor._version is None:
-            tensor._version = Version()
-        tensor._version.written("a compiled function", None)
-
-
 class CompiledFunction(Generic[P, R]):
     """What `compile` returns: call it like the function. See explain() and graphs()."""
 
@@ -211,13 +228,44 @@ class CompiledFunction(Generic[P, R]):
         self._history: list[str] = []
         self._last: Specialisation | None = None
         self._tracing = threading.RLock()
+        self._chains: dict[Structure, Chain] = {}
+        self._shortcut: Callable[[tuple[Any, ...]], Any] = _miss  # for arguments given by position, none nested
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not kwargs:
+            result = self._shortcut(args)
+            if result is not MISS:
+                return result  # type: ignore[no-any-return]
+        return self._long_way(args, kwargs)
+
+    def _long_way(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        """Any call; those without a shortcut, or whose shortcut doesn't fit them, get here."""
         if isinstance(active(), Tracer):  # inside of another compiled function: part of it
             return self._function(*args, **kwargs)
         leaves, structure = flatten((args, kwargs))
+        chain = self._chains.get(structure)
+        if chain is not None and chain.call is not self._shortcut:
+            result = chain.call(tuple(leaves))
+            if result is not MISS:
+                return result  # type: ignore[no-any-return]
         found = self._find(leaves, structure)
+        found.calls += 1
+        if found.calls == 2:  # it comes back, so it may be worth while
+            self._shorten(found, leaves, structure)
         return found(leaves)  # type: ignore[no-any-return]
+
+    def _shorten(self, found: Specialisation, leaves: Sequence[Any], structure: Structure) -> None:
+        """Let native code serve calls like this one, if it can."""
+        if not usable() or _repeated(leaves) is not None:
+            return
+        try:
+            shortcut = Shortcut(found, leaves)
+        except UnfitError:
+            return
+        chain = self._chains.setdefault(structure, Chain())
+        chain.add(shortcut)
+        if all(child.kind is None for child in structure.children[0].children) and not structure.children[1].children:
+            self._shortcut = chain.call
 
     def _find(self, leaves: list[Any], structure: Structure) -> Specialisation:
         key = (structure, recording(), _repeated(leaves), *map(_kind, leaves))
@@ -254,7 +302,9 @@ class CompiledFunction(Generic[P, R]):
         seconds = {"trace": time.perf_counter() - start}
         backend = self._backend
         run = backend.build(traced.graph, {output: number for number, output in traced.writes}, seconds)
-        made = Specialisation(traced, backend, run, seconds)
+        owners = [_owner(source, leaves) for source in traced.sources]
+        tracked = any(isinstance(owner, Tensor) and owner.requires_grad for owner in owners)
+        made = Specialisation(traced, backend, run, tracked, seconds)
         name = getattr(self._function, "__qualname__", repr(self._function))
         self._history.append(f"{reason} ({sum(seconds.values()):.3f} s)")
         log.info("compiled %s: %s", name, self._history[-1])
@@ -289,6 +339,11 @@ class CompiledFunction(Generic[P, R]):
     def history(self) -> tuple[str, ...]:
         """Why each compilation happened, and how long it took."""
         return tuple(self._history)
+
+
+def _miss(leaves: tuple[Any, ...]) -> Any:
+    """The shortcut of a function that has none."""
+    return MISS
 
 
 def _repeated(leaves: Sequence[Any]) -> tuple[int, ...] | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from operator import itemgetter
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ Array = npt.NDArray[Any]
 
 ENTRY = "graphc_entry"  # i64 (ptr table, ptr arena, ptr constants)
 ALIGNMENT = 64  # of the arena and of each constant
+LONG = 4096  # points of work; from there on others may have the interpreter lock meanwhile
 LENT = 2**20  # results of so many bytes and more are kept for reuse; below, malloc does that itself
 
 _ROLES = {INPUT: "input", STATE: "state", OUTPUT: "output"}
@@ -52,7 +53,8 @@ class Interface:
 
     arguments: inputs and state as the graph orders them, then fresh outputs. results: for each output of the graph the
     number of the argument that holds it. constants: dtype and little-endian bytes. arena_size: bytes.
-    messages: code k of a failed check means messages[k - 1].
+    messages: code k of a failed check means messages[k - 1]. long: whether a call takes so long that releasing the
+    interpreter lock is worth its price.
     """
 
     arguments: tuple[Argument, ...]
@@ -60,6 +62,7 @@ class Interface:
     constants: tuple[tuple[DType, bytes], ...]
     arena_size: int
     messages: tuple[str, ...]
+    long: bool = True
 
     @staticmethod
     def of(
@@ -80,7 +83,10 @@ class Interface:
         want = [(b.dtype, b.size) for b in program.arguments]
         if have != want:
             raise CompileError(f"the program's buffers {want} don't fit the graph's inputs and outputs {have}.")
-        return Interface(tuple(arguments), tuple(results), program.constants, program.arena_size, program.messages)
+        long = program.points() >= LONG
+        return Interface(
+            tuple(arguments), tuple(results), program.constants, program.arena_size, program.messages, long
+        )
 
     @property
     def takes(self) -> int:
@@ -95,6 +101,7 @@ class Interface:
             "constants": [[dtype.name, len(data)] for dtype, data in self.constants],
             "arena_size": self.arena_size,
             "messages": list(self.messages),
+            "long": self.long,
             "code": len(code),
         }
         return told, b"".join([code, *(data for _, data in self.constants)])
@@ -112,7 +119,12 @@ class Interface:
             raise ValueError(f"{len(payload)} bytes instead of {at}")
         arguments = [Argument(dtype_of(name), tuple(shape), roles[role]) for name, shape, role in told["arguments"]]
         interface = Interface(
-            tuple(arguments), tuple(told["results"]), tuple(constants), told["arena_size"], tuple(told["messages"])
+            tuple(arguments),
+            tuple(told["results"]),
+            tuple(constants),
+            told["arena_size"],
+            tuple(told["messages"]),
+            told["long"],
         )
         return interface, code
 
@@ -162,8 +174,14 @@ class Executable:
         self._gate = shared.gate
         self._constants = _Constants(interface.constants)
         self._frames: list[_Frame] = []  # idle ones; a call takes one and puts it back
+        self._reserved: tuple[_Frame, npt.NDArray[np.int64]] | None = None
+        self._claim = shared.claim
         self._takes = interface.takes
-        self._fresh = [_maker(a) for a in interface.arguments if a.role == OUTPUT]
+        self.lenders = [_lender(a) for a in interface.arguments if a.role == OUTPUT]
+        self._fresh = [
+            lend or partial(np.empty, a.shape, a.dtype.numpy)
+            for lend, a in zip(self.lenders, interface.arguments[self._takes :], strict=True)
+        ]
         self._pick = _picker(interface.results)
 
     @property
@@ -181,22 +199,50 @@ class Executable:
         """
         fresh = [make() for make in self._fresh]
         every = (*arrays, *fresh)
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = _Frame(self.interface, self._constants.address, self._entry)
+        frame = self._take()
         status = self._gate(every, frame.record.address) if self._gate is not None else gate.BAD_ARGUMENT
         if status < 0:
             every, status = self._run_mended(frame, arrays, fresh)
-        if len(self._frames) < KEEP:
-            self._frames.append(frame)
+        self._give(frame)
         if status:
-            raise IndexingError(self.interface.messages[status - 1])
+            self.fail(status)
         return self._pick(every)
 
     def release(self) -> None:
         """Give the memory of idle arenas back to the system; the next call takes fresh memory."""
         self._frames.clear()
+        if self._reserved is not None and self._claim(self._reserved[1].ctypes.data):
+            self._reserved[0].arena.forget()
+            self._give(self._reserved[0])
+
+    def fail(self, status: int) -> NoReturn:
+        """Raise the IndexingError that a status of the entry means."""
+        raise IndexingError(self.interface.messages[status - 1])
+
+    def reserve(self, busy: npt.NDArray[np.int64]) -> tuple[int, int, int]:
+        """Addresses of an arena, the constants and the entry, for a caller other than __call__.
+
+        The arena is the caller's own while busy[0] is 1, which it sets and clears with the interpreter lock held; in
+        between __call__ uses it too, so that one arena is enough for calls that follow one another.
+        """
+        frame = self._take()
+        self._reserved = frame, busy
+        return frame.arena.address, self._constants.address, self._entry
+
+    def _take(self) -> _Frame:
+        try:
+            return self._frames.pop()
+        except IndexError:
+            pass
+        if self._reserved is not None and self._claim(self._reserved[1].ctypes.data):
+            return self._reserved[0]
+        return _Frame(self.interface, self._constants.address, self._entry)
+
+    def _give(self, frame: _Frame) -> None:
+        if self._reserved is not None and frame is self._reserved[0]:
+            self._reserved[1][0] = 0
+        elif len(self._frames) < KEEP:
+            self._frames.append(frame)
 
     def _run_mended(
         self, frame: _Frame, arrays: Sequence[Array], fresh: Sequence[Array]
@@ -271,12 +317,11 @@ def _dense(array: Array) -> Array:
     return np.array(array, order="C", copy=True)
 
 
-def _maker(argument: Argument) -> Callable[[], Array]:
-    """A function that gives uninitialised arrays for an output."""
-    shape, dtype = argument.shape, argument.dtype.numpy
-    if TensorType(shape, argument.dtype).nbytes >= LENT:
-        return Lender(shape, dtype).take
-    return partial(np.empty, shape, dtype)
+def _lender(argument: Argument) -> Callable[[], Array] | None:
+    """What gives arrays for a large output, uninitialised; None where a new array costs less."""
+    if TensorType(argument.shape, argument.dtype).nbytes < LENT:
+        return None
+    return Lender(argument.shape, argument.dtype.numpy).take
 
 
 def _picker(results: Sequence[int]) -> Callable[[tuple[Array, ...]], list[Array]]:

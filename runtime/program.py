@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal as OneOf
 from typing import TypeAlias
 
-from graphc.runtime.loop.ir import Buffer, Kernel
+from graphc.runtime.loop.ir import Block, Buffer, For, If, Kernel
 from graphc.types import DType
 
 
@@ -81,3 +81,23 @@ class Program:
     constants: tuple[tuple[DType, bytes], ...]
     arena_size: int
     messages: tuple[str, ...] = ()
+
+    def points(self) -> int:
+        """How often statements of kernels run, and multiply-adds of products: roughly, how much work a call is."""
+        return sum(
+            step.m * step.n * step.k * step.batch if isinstance(step, MatmulCall) else _points(step.kernel.body)
+            for step in self.steps
+        )
+
+
+def _points(block: Block) -> int:
+    total = 0
+    for statement in block:
+        match statement:
+            case For():
+                total += statement.axis.extent * _points(statement.body)
+            case If():
+                total += _points(statement.body)
+            case _:
+                total += 1
+    return total

@@ -33,7 +33,7 @@ _COUNT, _ARGUMENTS, _TABLE, _ARENA, _CONSTANTS, _ENTRY, _TYPE, _RECORD = range(8
 _DTYPE, _NDIM, _SHAPE, _FLAGS, _SIZE, _ROLE, _CHANGED, _ARGUMENT = range(8)
 INPUT, STATE, OUTPUT = range(3)
 
-_C_CONTIGUOUS, _ALIGNED, _WRITEABLE = 0x1, 0x100, 0x400  # NPY_ARRAY_*
+C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400  # NPY_ARRAY_*
 
 GATE_TEXT = r"""
 declare ptr @PyEval_SaveThread()
@@ -218,7 +218,7 @@ class Record:
             cells[_DTYPE] = id(dtype.numpy)
             cells[_NDIM] = len(shape)
             cells[_SHAPE] = ctypes.addressof(self._shapes[i])
-            cells[_FLAGS] = _C_CONTIGUOUS | _ALIGNED | (_WRITEABLE if role != INPUT else 0)
+            cells[_FLAGS] = C_CONTIGUOUS | ALIGNED | (WRITEABLE if role != INPUT else 0)
             cells[_SIZE] = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
             cells[_ROLE] = role
             for j, cell in enumerate(cells):

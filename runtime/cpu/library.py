@@ -1,17 +1,17 @@
 """What every native program of this process shares, compiled once a machine and loaded once a process: the pool, the
-matrix products and the gate. Also the choice of a loader."""
+matrix products, the gate and the shortcut. Also the choice of a loader."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from graphc.runtime.cache import content_key, disk_cache
-from graphc.runtime.cpu import blas, elf, gate, gemm, jit, pool, threads
+from graphc.runtime.cpu import blas, elf, gate, gemm, jit, pool, shortcut, threads
 from graphc.runtime.cpu.target import Target, host
 
 _PUBLIC = ("graphc_parallel", "graphc_gemm_f32", "graphc_gemm_f64")
@@ -30,10 +30,13 @@ class Loaded(Protocol):
 @dataclass(frozen=True, slots=True)
 class Library:
     """symbols: what programs may call. gate: the way in, None where programs are entered through Python.
+    shortcut, claim: the way in from a compiled function's arguments (runtime/cpu/shortcut/), where there is a gate.
     blas: what computes products, None for the generated one. code: keeps the machine code alive."""
 
     symbols: Mapping[str, int]
     gate: gate.Gate | None
+    shortcut: int
+    claim: Callable[[int], int]
     blas: blas.Blas | None
     code: Loaded
 
@@ -50,7 +53,7 @@ def load(data: bytes, symbols: Mapping[str, int]) -> Loaded:
 def library_text(target: Target, found: blas.Blas | None) -> str:
     """The module: LLVM IR of pool, products and gate."""
     return "\n".join([f'target triple = "{target.triple}"', pool.pool_text(target), gemm.gemm_text(found, target),
-                      gate.GATE_TEXT])  # fmt: skip
+                      gate.GATE_TEXT, shortcut.shortcut_text()])  # fmt: skip
 
 
 def _load_library() -> Library:
@@ -59,14 +62,18 @@ def _load_library() -> Library:
     key = content_key("library", text, jit.version(), target.key, jit.Options().key)
     entry = disk_cache().get_or_make(key, lambda: ({}, jit.compile_text(text, target)))
     needed = dict(found.symbols) if found is not None else {}
-    for name in ("PyEval_SaveThread", "PyEval_RestoreThread"):
+    for name in ("PyEval_SaveThread", "PyEval_RestoreThread", *shortcut.PYTHON_NAMES):
         needed[name] = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, name))
+    needed |= shortcut.numpy_symbols()
     code = load(entry.payload, needed)
     threads.attach(code.address, target)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=ctypes.PYFUNCTYPE(None)(code.address("graphc_reset_blas")))
     symbols = {name: code.address(name) for name in _PUBLIC}
-    return Library(symbols, gate.usable(code.address("graphc_call")), found, code)
+    claim = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(code.address("graphc_claim"))
+    return Library(
+        symbols, gate.usable(code.address("graphc_call")), code.address("graphc_shortcut"), claim, found, code
+    )
 
 
 _LOCK = threading.Lock()

@@ -1,0 +1,254 @@
+"""LLVM IR text: from a record's sources to the program's table of addresses."""
+
+GATHERING = """
+; The array (a new reference) that a row names, null if there is none. Numbers are written to %number, and null given.
+define internal ptr @graphc_source(ptr %record, ptr %row, ptr %items, ptr %number) nounwind {
+entry:
+  %names = cell ptr %record[NAMES]
+  %data_name = cell ptr %names[DATA]
+  %kind = cell i64 %row[0]
+  %first = cell ptr %row[1]
+  %second = cell ptr %row[2]
+  %position = cell i64 %row[3]
+  %want = cell ptr %row[4]
+  %leaf_cell = getelementptr i64, ptr %items, i64 %position
+  switch i64 %kind, label %none [ i64 SOURCE_LEAF_TENSOR, label %leaf_tensor
+                                  i64 SOURCE_LEAF_ARRAY, label %leaf_array
+                                  i64 SOURCE_LEAF_FLOAT, label %leaf_float
+                                  i64 SOURCE_TENSOR, label %tensor
+                                  i64 SOURCE_ARRAY, label %array
+                                  i64 SOURCE_NUMBER, label %option
+                                  i64 SOURCE_NUMBER_AT, label %option_at
+                                  i64 SOURCE_LEAF_GRAD, label %leaf_grad
+                                  i64 SOURCE_GRAD, label %grad
+                                  i64 SOURCE_FRESH, label %fresh
+                                  i64 SOURCE_LENT, label %lent ]
+leaf_tensor:
+  %leaf_given = load ptr, ptr %leaf_cell
+  br label %data
+tensor:
+  br label %data
+data:
+  %holder = phi ptr [ %leaf_given, %leaf_tensor ], [ %first, %tensor ]
+  %held = call ptr @graphc_attribute(ptr %holder, ptr %data_name)
+  ret ptr %held
+leaf_array:
+  %leaf_is_array = load ptr, ptr %leaf_cell
+  br label %borrowed
+array:
+  br label %borrowed
+borrowed:
+  %given = phi ptr [ %leaf_is_array, %leaf_array ], [ %first, %array ]
+  call void @Py_IncRef(ptr %given)
+  ret ptr %given
+leaf_float:
+  %leaf_is_float = load ptr, ptr %leaf_cell
+  br label %convert
+option:
+  %value = call ptr @PyDict_GetItemWithError(ptr %first, ptr %second)
+  br label %convert
+option_at:
+  %pair = call ptr @PyDict_GetItemWithError(ptr %first, ptr %second)
+  %no_pair = icmp eq ptr %pair, null
+  br i1 %no_pair, label %unreadable, label %element
+element:
+  %element_value = call ptr @PyTuple_GetItem(ptr %pair, i64 %position)
+  br label %convert
+convert:
+  %object = phi ptr [ %leaf_is_float, %leaf_float ], [ %value, %option ], [ %element_value, %element ]
+  %absent = icmp eq ptr %object, null
+  br i1 %absent, label %unreadable, label %to_double
+to_double:
+  %double = call double @PyFloat_AsDouble(ptr %object)
+  store double %double, ptr %number
+  %doubtful = fcmp oeq double %double, -1.0
+  br i1 %doubtful, label %unreadable, label %none
+unreadable:                                       ; the caller looks whether there is an error
+  ret ptr null
+leaf_grad:
+  %leaf_owner = load ptr, ptr %leaf_cell
+  br label %grad_of
+grad:
+  br label %grad_of
+grad_of:
+  %owner = phi ptr [ %leaf_owner, %leaf_grad ], [ %first, %grad ]
+  %grad_name = cell ptr %names[GRAD]
+  %found = call ptr @graphc_attribute(ptr %owner, ptr %grad_name)
+  %no_grad = icmp eq ptr %found, null
+  br i1 %no_grad, label %none, label %grad_data
+grad_data:
+  %grad_held = call ptr @graphc_attribute(ptr %found, ptr %data_name)
+  call void @Py_DecRef(ptr %found)
+  ret ptr %grad_held
+fresh:
+  %dtype = cell ptr %want[ARRAY_DTYPE]
+  %ndim = cell i64 %want[ARRAY_NDIM]
+  %ndim32 = trunc i64 %ndim to i32
+  %shape = getelementptr i64, ptr %want, i64 ARRAY_SHAPE
+  call void @Py_IncRef(ptr %dtype)                ; PyArray_Empty takes it over
+  %made = call ptr @PyArray_Empty(i32 %ndim32, ptr %shape, ptr %dtype, i32 0)
+  ret ptr %made
+lent:
+  %borrowed_block = call ptr @PyObject_CallNoArgs(ptr %first)
+  ret ptr %borrowed_block
+none:
+  ret ptr null
+}
+
+; Fill the table with addresses, holding on to the arrays. False if something doesn't fit.
+define internal i1 @graphc_gather(ptr %record, ptr %items) nounwind {
+entry:
+  %count = cell i64 %record[ARGUMENTS]
+  %rows = cell ptr %record[SOURCE_ROWS]
+  %table = cell ptr %record[TABLE]
+  %held = cell ptr %record[HELD]
+  %scratch = cell ptr %record[SCRATCH]
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i_next, %done ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %look, label %yes
+look:
+  %at = mul i64 %i, SOURCE_ROW
+  %row = getelementptr i64, ptr %rows, i64 %at
+  %want = cell ptr %row[4]
+  %number = getelementptr i64, ptr %scratch, i64 %i
+  %array = call ptr @graphc_source(ptr %record, ptr %row, ptr %items, ptr %number)
+  %is_number = icmp eq ptr %want, null
+  br i1 %is_number, label %converted, label %arrays
+converted:
+  %error = call ptr @PyErr_Occurred()
+  %bad = icmp ne ptr %error, null
+  br i1 %bad, label %clear, label %take_number
+take_number:
+  cell %table[%i] = ptr %number
+  br label %done
+arrays:
+  cell %held[%i] = ptr %array
+  %absent = icmp eq ptr %array, null
+  br i1 %absent, label %clear, label %check
+check:
+  %fits = call i1 @graphc_fits(ptr %array, ptr %want)
+  br i1 %fits, label %take, label %no
+take:
+  %data = field i64 %array+16
+  %before = cell i64 %table[%i]
+  %moved = icmp ne i64 %before, %data
+  %moved64 = zext i1 %moved to i64
+  cell %want[ARRAY_MOVED] = i64 %moved64
+  cell %table[%i] = i64 %data
+  br label %done
+done:
+  %i_next = add i64 %i, 1
+  br label %next
+yes:
+  ret i1 true
+clear:                                            ; the long way meets the error again, and raises it
+  call void @PyErr_Clear()
+  br label %no
+no:
+  ret i1 false
+}
+
+; Whether arrays that are written share no memory with others. Only what moved is compared; outputs are fresh memory.
+define internal i1 @graphc_apart(ptr %record) nounwind {
+entry:
+  %count = cell i64 %record[ARGUMENTS]
+  %rows = cell ptr %record[SOURCE_ROWS]
+  %table = cell ptr %record[TABLE]
+  br label %next
+next:
+  %p = phi i64 [ 0, %entry ], [ %p_next, %next_p ]
+  %more = icmp slt i64 %p, %count
+  br i1 %more, label %look, label %yes
+look:
+  %p_next = add i64 %p, 1
+  %p_at = mul i64 %p, SOURCE_ROW
+  %p_row = getelementptr i64, ptr %rows, i64 %p_at
+  %p_want = cell ptr %p_row[4]
+  %p_number = icmp eq ptr %p_want, null
+  br i1 %p_number, label %next_p, label %consider
+consider:
+  %p_moved = cell i64 %p_want[ARRAY_MOVED]
+  %p_role = cell i64 %p_want[ARRAY_ROLE]
+  %p_stays = icmp eq i64 %p_moved, 0
+  %p_output = icmp eq i64 %p_role, 2
+  %skip = or i1 %p_stays, %p_output
+  br i1 %skip, label %next_p, label %compare
+compare:
+  %p_from = cell i64 %table[%p]
+  %p_size = cell i64 %p_want[ARRAY_SIZE]
+  %p_to = add i64 %p_from, %p_size
+  br label %others
+next_p:
+  br label %next
+others:
+  %q = phi i64 [ 0, %compare ], [ %q_next, %next_q ]
+  %q_more = icmp slt i64 %q, %count
+  br i1 %q_more, label %pair, label %next_p
+pair:
+  %q_next = add i64 %q, 1
+  %q_at = mul i64 %q, SOURCE_ROW
+  %q_row = getelementptr i64, ptr %rows, i64 %q_at
+  %q_want = cell ptr %q_row[4]
+  %q_number = icmp eq ptr %q_want, null
+  %same = icmp eq i64 %p, %q
+  %no_pair = or i1 %q_number, %same
+  br i1 %no_pair, label %next_q, label %ranges
+ranges:
+  %q_role = cell i64 %q_want[ARRAY_ROLE]
+  %q_from = cell i64 %table[%q]
+  %q_size = cell i64 %q_want[ARRAY_SIZE]
+  %q_to = add i64 %q_from, %q_size
+  %either = or i64 %p_role, %q_role
+  %written = icmp ne i64 %either, 0
+  %p_before = icmp ult i64 %p_from, %q_to
+  %q_before = icmp ult i64 %q_from, %p_to
+  %meet = and i1 %p_before, %q_before
+  %shared = and i1 %meet, %written
+  br i1 %shared, label %no, label %next_q
+next_q:
+  br label %others
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}
+
+define internal void @graphc_let_go(ptr %record) nounwind {
+entry:
+  %count = cell i64 %record[ARGUMENTS]
+  %held = cell ptr %record[HELD]
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i_next, %drop ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %drop, label %out
+drop:
+  %array = cell ptr %held[%i]
+  cell %held[%i] = ptr null
+  call void @Py_DecRef(ptr %array)
+  %i_next = add i64 %i, 1
+  br label %next
+out:
+  ret void
+}
+
+; Addresses that were never compared must not pass for known ones in the next call.
+define internal void @graphc_forget(ptr %record) nounwind {
+entry:
+  %count = cell i64 %record[ARGUMENTS]
+  %table = cell ptr %record[TABLE]
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i_next, %drop ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %drop, label %out
+drop:
+  cell %table[%i] = i64 0
+  %i_next = add i64 %i, 1
+  br label %next
+out:
+  ret void
+}
+"""
