@@ -200,10 +200,12 @@ class Executable:
         fresh = [make() for make in self._fresh]
         every = (*arrays, *fresh)
         frame = self._take()
-        status = self._gate(every, frame.record.address) if self._gate is not None else gate.BAD_ARGUMENT
-        if status < 0:
-            every, status = self._run_mended(frame, arrays, fresh)
-        self._give(frame)
+        try:
+            status = self._gate(every, frame.record.address) if self._gate is not None else gate.BAD_ARGUMENT
+            if status < 0:
+                every, status = self._run_mended(frame, arrays, fresh)
+        finally:
+            self._give(frame)
         if status:
             self.fail(status)
         return self._pick(every)

@@ -271,6 +271,8 @@ def test_memory_that_is_written_is_nobody_else_s() -> None:
     assert taken(compiled, x) is MISS
     with pytest.raises(gc.errors.ArgumentError, match="read-only"):
         compiled(x)
+    state.numpy().flags.writeable = True
+    assert taken(compiled, x) is not MISS
 
 
 def test_an_index_out_of_bounds_is_said() -> None:
