@@ -358,7 +358,7 @@ class Steps:
         state = {output: number for number, output in traced.writes}
         task = Task(lambda: backend_for("cpu").build(traced.graph, state, {}))
         task.begin()
-        return Specialisation(traced, backend_for("cpu"), lambda *arrays: task.result()(*arrays))
+        return Specialisation(traced, backend_for("cpu"), lambda *arrays: task.result()(*arrays), tracked=False)
 
 
 def _state_of(optimizer: Optimizer) -> list[Tensor]:
