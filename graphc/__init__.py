@@ -89,10 +89,8 @@ from graphc.ops.elementwise import (
     reciprocal,
     remainder,
     rsqrt,
-    sigmoid,
     sign,
     sin,
-    softplus,
     sqrt,
     square,
     subtract,
@@ -102,6 +100,7 @@ from graphc.ops.elementwise import (
 from graphc.ops.elementwise import power as pow
 from graphc.ops.indexing import scatter_add, take, take_along_axis
 from graphc.ops.linalg import matmul
+from graphc.ops.logistic import sigmoid, softplus
 from graphc.ops.marks import stop_gradient
 from graphc.ops.movement import (
     broadcast_to,

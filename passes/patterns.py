@@ -105,20 +105,6 @@ def is_shifted(node: Node) -> bool:
     return False
 
 
-def sigmoid_argument(node: Node) -> Node | None:
-    """x of ops.elementwise.sigmoid(x)."""
-    if node.op is not ew.DIVIDE:
-        return None
-    top, below = node.inputs
-    e = added_to_one(below)
-    if e is None or e.op is not ew.EXP or top.op is not ew.WHERE or top.inputs[2] is not e:
-        return None
-    x = folded(e.inputs[0])
-    if x is None or not is_number(top.inputs[1], 1) or top.inputs[0] is not e.inputs[0].inputs[0]:
-        return None
-    return x
-
-
 def sum_of(x: Node, node: Node) -> Node | None:
     """The SUM of x, keeping its axes, that `node` is, under any reshape or broadcast."""
     for _ in range(4):

@@ -10,9 +10,11 @@ from graphc.collector import paused
 from graphc.ir.graph import Graph
 from graphc.ir.rewrite import Rule, counting
 from graphc.ir.verify import verify
+from graphc.passes import cheapen as cheapening
 from graphc.passes import contract as contraction
 from graphc.passes import simplify as simplification
 from graphc.passes import stabilise as stabilisation
+from graphc.passes.cheapen import cheapen
 from graphc.passes.contract import contract
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
@@ -46,6 +48,7 @@ OPTIMISE: tuple[Stage, ...] = (
     Stage("differentiate", differentiate, "marks become formulas"),
     Stage("simplify derivative", simplify_derivative, "derivatives are full of 1 * g and of constants"),
     Stage("stabilise derivative", stabilise_derivative, "derivatives have formulas of their own: 1 - tanh^2"),
+    Stage("cheapen", cheapen, "once derivatives are taken: x**3 has a simpler derivative than x * x * x"),
     Stage("contract", contract, "once formulas are what they will be: products and sums where they are cheapest"),
 )
 SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
@@ -55,6 +58,7 @@ RULES: Mapping[str, Rule] = {
         *simplification.RULES,
         simplification.UNMARK,
         *stabilisation.RULES,
+        *cheapening.RULES,
         *contraction.RULES,
         split_rule(),
     )

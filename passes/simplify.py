@@ -59,6 +59,15 @@ def strong_neutral(node: Node) -> Node | None:
     return as_type_of(p, node) if is_number(g, 1) else None
 
 
+def strong_number(node: Node) -> Node | None:
+    """strong_multiply(g, c) = g * c for a finite number c: there is no inf or nan to keep out."""
+    g, p = node.inputs
+    value = constant_value(p)
+    if value is None or not np.isfinite(value).all():
+        return None
+    return as_type_of(ew.multiply(g, p), node)
+
+
 def negation(node: Node) -> Node | None:
     """--x = x; a + -b = a - b; a - -b = a + b; -1 * x = -x; -a * b = -(a * b), where it may meet another sign."""
     if node.op is ew.NEGATIVE and node.inputs[0].op is ew.NEGATIVE:
@@ -86,6 +95,12 @@ def negation(node: Node) -> Node | None:
         if b.op is ew.NEGATIVE:
             return ew.negative(node.replace((a, b.inputs[0])))  # type: ignore[no-any-return]
     return None
+
+
+def even_function(node: Node) -> Node | None:
+    """f(-x) = f(x): |-x|, cos(-x)."""
+    x = node.inputs[0]
+    return node.replace((x.inputs[0],)) if x.op is ew.NEGATIVE else None
 
 
 def constant_choice(node: Node) -> Node | None:
@@ -117,6 +132,8 @@ RULES = (
         exact=False,
         ops=(ew.STRONG_MULTIPLY,),
     ),
+    Rule("strong number", strong_number, "a finite number times 0 is 0 anyway", ops=(ew.STRONG_MULTIPLY,)),
+    Rule("even function", even_function, "the sign is lost anyway", ops=(ew.ABS, ew.COS)),
     Rule(
         "negation",
         negation,

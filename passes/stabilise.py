@@ -19,6 +19,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node, constant_value
 from graphc.ir.rewrite import RewriteFunction, Rule, rewrite
 from graphc.ops import elementwise as ew
+from graphc.ops import logistic as lg
 from graphc.ops import marks
 from graphc.ops import movement as mv
 from graphc.ops import reduction as red
@@ -32,7 +33,6 @@ from graphc.passes.patterns import (
     never_positive,
     opposite,
     pairs,
-    sigmoid_argument,
     square,
     sum_of,
     taken_from_one,
@@ -63,7 +63,7 @@ def log_near_one(node: Node) -> Node | None:
 def log_of_one_plus_exponential(node: Node) -> Node | None:
     """log1p(exp(x)) = softplus(x)."""
     x = argument(ew.EXP, node.inputs[0])
-    return None if x is None or never_positive(x) else ew.softplus(x)
+    return None if x is None or never_positive(x) else lg.softplus(x)
 
 
 def log_of_one_minus_exponential(node: Node) -> Node | None:
@@ -124,7 +124,7 @@ def log_of_quotient(node: Node) -> Node | None:
     At b = -0 it is inf, where it was nan.
     """
     (ratio,) = node.inputs
-    if ratio.op is not ew.DIVIDE or ratio.inputs[0].op is not ew.EXP or sigmoid_argument(ratio) is not None:
+    if ratio.op is not ew.DIVIDE or ratio.inputs[0].op is not ew.EXP:
         return None
     z, b = ratio.inputs[0].inputs[0], ratio.inputs[1]
     return as_type_of(ew.subtract(z, ew.log(b)), node)
@@ -132,8 +132,8 @@ def log_of_quotient(node: Node) -> Node | None:
 
 def log_of_sigmoid(node: Node) -> Node | None:
     """log(sigmoid(x)) = -softplus(-x)."""
-    x = sigmoid_argument(node.inputs[0])
-    return None if x is None else ew.negative(ew.softplus(negated(x)))
+    x = argument(lg.SIGMOID, node.inputs[0])
+    return None if x is None else ew.negative(lg.softplus(negated(x)))
 
 
 # --------------------------------------------------------------------------------------- exponentials
@@ -170,17 +170,17 @@ def logistic(node: Node) -> Node | None:
     if e is None or z is None or never_positive(z):
         return None
     if a is e:
-        return as_type_of(ew.sigmoid(z), node)
+        return as_type_of(lg.sigmoid(z), node)
     if is_number(a, 1):
-        return as_type_of(ew.sigmoid(negated(z)), node)
-    return as_type_of(ew.multiply(a, ew.sigmoid(negated(z))), node)
+        return as_type_of(lg.sigmoid(negated(z)), node)
+    return as_type_of(ew.multiply(a, lg.sigmoid(negated(z))), node)
 
 
 def logistic_complement(node: Node) -> Node | None:
     """1 - sigmoid(x) = sigmoid(-x)."""
     s = taken_from_one(node)
-    x = None if s is None else sigmoid_argument(s)
-    return None if x is None else as_type_of(ew.sigmoid(negated(x)), node)
+    x = None if s is None else argument(lg.SIGMOID, s)
+    return None if x is None else as_type_of(lg.sigmoid(negated(x)), node)
 
 
 def hyperbolic_tangent(node: Node) -> Node | None:
@@ -220,7 +220,7 @@ def near_saturation(node: Node) -> Node | None:
         z = taken_from_one(node)
         x = None if z is None else argument(ew.TANH, z)
         x = None if x is None else negated(x)
-    return None if x is None else as_type_of(ew.multiply(2, ew.sigmoid(ew.multiply(2, x))), node)
+    return None if x is None else as_type_of(ew.multiply(2, lg.sigmoid(ew.multiply(2, x))), node)
 
 
 def softmax(node: Node) -> Node | None:

@@ -314,6 +314,8 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     "sqrt": real(_MP.sqrt, lambda x: x >= 0),
     "rsqrt": real(lambda x: 1 / _MP.sqrt(x), lambda x: x > 0),
     "tanh": real(_MP.tanh),
+    "sigmoid": real(lambda x: 1 / (1 + _MP.exp(-x))),
+    "softplus": real(lambda x: _MP.log1p(_MP.exp(x))),
     "erf": real(_MP.erf),
     "sin": real(_MP.sin),
     "cos": real(_MP.cos),

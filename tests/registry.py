@@ -40,6 +40,7 @@ each_known_to_numpy = each([p for p in computable() if p.facts & Fact.ELEMENTWIS
 # NumPy's own elementary functions, in units in the last place; everything else is rounded correctly.
 ULPS = {
     "exp": 4, "expm1": 4, "log": 4, "log1p": 4, "tanh": 4, "erf": 4, "sin": 4, "cos": 4, "power": 4, "rsqrt": 2,
+    "sigmoid": 4, "softplus": 4,
     "floor_divide": 0, "remainder": 1,
 }  # fmt: skip
 # Sums of products: the error bound is that of a sum, relative to the sum of magnitudes.

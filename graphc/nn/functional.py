@@ -17,9 +17,10 @@ from graphc.nn.activations import gelu, log_softmax, relu, softmax
 from graphc.nn.losses import cross_entropy, l1_loss, mse_loss, nll_loss
 from graphc.nn.norms import batch_norm, layer_norm
 from graphc.ops.convolution import conv
-from graphc.ops.elementwise import add, equal, greater_equal, multiply, sigmoid, tanh, where
+from graphc.ops.elementwise import add, equal, greater_equal, multiply, tanh, where
 from graphc.ops.indexing import take
 from graphc.ops.linalg import matmul
+from graphc.ops.logistic import sigmoid
 from graphc.ops.marks import stop_gradient
 from graphc.ops.movement import iota, matrix_transpose, reshape
 from graphc.ops.pooling import avg_pool, max_pool

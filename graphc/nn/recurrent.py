@@ -16,8 +16,9 @@ from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter, unset
-from graphc.ops.elementwise import add, multiply, sigmoid, subtract, tanh
+from graphc.ops.elementwise import add, multiply, subtract, tanh
 from graphc.ops.linalg import matmul
+from graphc.ops.logistic import sigmoid
 from graphc.ops.movement import broadcast_to, concat, matrix_transpose, narrow, reshape, stack, swapaxes
 from graphc.primitive import Value
 

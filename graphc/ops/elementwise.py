@@ -538,20 +538,6 @@ def cos(x: Value, /) -> Value:
     return _float(COS, x)
 
 
-def sigmoid(x: Value, /) -> Value:
-    """1 / (1 + exp(-x)), accurate and without overflow on both sides."""
-    # -|x| is written as a choice: at 0 it is then differentiated as -x, where |x| would give 0.
-    positive = greater_equal(x, 0)
-    e = exp(where(positive, negative(x), x))
-    return divide(where(positive, 1, e), add(e, 1))
-
-
-def softplus(x: Value, /) -> Value:
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), with the right derivatives of any order at 0 too."""
-    positive = greater(x, 0)
-    return add(where(positive, x, 0), log1p(exp(where(positive, negative(x), x))))
-
-
 def maximum(x: Value, y: Value, /) -> Value:
     """The larger, elementwise; nan if either is. At a tie each gets half of the derivative."""
     return _binary(MAXIMUM, x, y)
