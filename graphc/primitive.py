@@ -36,6 +36,7 @@ class Fact(enum.Flag):
     CONTRACTION = enum.auto()  # sums of products: matmul, convolution
     COSTLY = enum.auto()  # tens of instructions: not worth computing twice
     SYMBOLIC = enum.auto()  # has no body: a pass must expand it (gradient, tangent, leaf)
+    JOINS = enum.auto()  # the operands lie side by side in the result, along the attribute `axis`
     SELECTS = enum.auto()  # its vjp puts exact zeros where an operand wasn't chosen (see autodiff.pull)
 
 

@@ -93,7 +93,7 @@ def sum_of_broadcast(node: Node) -> Node | None:
     x = wide.inputs[0]
     lead = wide.ndim - x.ndim
     aligned = (1,) * lead + x.shape
-    axes = _folded_axes(node)
+    axes = folded_axes(node)
     copied = [a for a in axes if aligned[a] == 1 and wide.shape[a] != 1]
     if not copied:
         return None
@@ -105,7 +105,7 @@ def sum_of_broadcast(node: Node) -> Node | None:
     return ew.multiply(mv.reshape(total, node.shape), float(count))  # type: ignore[no-any-return]
 
 
-def _folded_axes(node: Node) -> tuple[int, ...]:
+def folded_axes(node: Node) -> tuple[int, ...]:
     """The axes of its operand that a sum or sum_to adds up."""
     if node.op is red.SUM:
         return node.attrs["axes"]  # type: ignore[no-any-return]
@@ -134,7 +134,7 @@ def sum_of_sum(node: Node) -> Node | None:
 def sum_of_one(node: Node) -> Node | None:
     """A reduction over axes of size 1 is a reshape."""
     x = node.inputs[0]
-    if any(x.shape[a] != 1 for a in _folded_axes(node)) or x.dtype is not node.dtype:
+    if any(x.shape[a] != 1 for a in folded_axes(node)) or x.dtype is not node.dtype:
         return None
     return mv.reshape(x, node.shape)  # type: ignore[no-any-return]
 

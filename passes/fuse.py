@@ -23,6 +23,7 @@ from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node, make, parameter, 
 
 from .access import Accesses
 from .groups import FEW_POINTS, Admission, Group
+from .parts import beside_other_parts, is_part, lies_in_parts
 from .siblings import Siblings
 
 MAX_HOMES = 4  # kernels that may compute a cheap value again
@@ -59,15 +60,20 @@ def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]
         for consumer in dict.fromkeys(graph.users[node]):
             for home in homes[consumer]:
                 readers.setdefault(home, []).append(consumer)
-        stored = store_instead(graph, node, readers, number[node], homes) if node not in outputs else None
-        if stored is None and node not in outputs and join_all(node, readers, access, homes):
-            continue
-        stored = stored or store_with_reader(node, readers, number[node]) or siblings.adopt(node, number[node])
+        in_parts = lies_in_parts(graph, node, readers, access)
+        stored = None
+        if not in_parts:
+            stored = store_instead(graph, node, readers, number[node], homes) if node not in outputs else None
+            if stored is None and node not in outputs and join_all(node, readers, access, homes):
+                continue
+            stored = stored or store_with_reader(node, readers, number[node]) or siblings.adopt(node, number[node])
+            stored = stored or beside_other_parts(node, readers, number[node], homes, access)
         if stored is None:
             stored = Group.of(node, access, few_points)
             own = access(node)
             # The same memory, so its operand must be stored: nothing may join.
-            stored.closed |= own.view and own.computed_index and node not in outputs
+            stored.closed |= in_parts or (own.view and own.computed_index and node not in outputs)
+            stored.in_parts = in_parts
             siblings.add(stored)
         homes[node] = [stored]
         for home in readers:
@@ -190,25 +196,31 @@ def side_by_side(groups: list[Group], writer: dict[Node, Group]) -> list[Group]:
 def build(home: Group, results: dict[Node, Node]) -> None:
     """The fused node of a group; its items are the results of the group's outputs."""
     root = home.root
-    if home.closed and root.type.size and home.access(root).computed_index and home.access(root).view:
-        results[root] = make(root.op, (results[root.inputs[0]],), root.attrs, root.origin)
+    alias = home.closed and root.type.size and home.access(root).computed_index and home.access(root).view
+    if alias or home.in_parts:
+        results[root] = make(root.op, [results[x] for x in root.inputs], root.attrs, root.origin)
         return
     outputs = list(reversed(home.outputs))
     operands: dict[Node, Node] = {}
     made: dict[Node, Node] = {}
     outside = {x for n in home.flat for x in n.inputs if x not in home.flat}
-    for node in topological(outputs, stop=outside):
-        if node in home.flat:
+    inner = [n for n in home.flat if n.inputs and n not in outputs]
+    windows = {n for n in inner if n.inputs[0] in outside and is_part(n, home.access)}
+    for node in topological(outputs, stop=outside | windows):
+        if node in windows:
+            results[node] = make(node.op, (results[node.inputs[0]],), node.attrs, node.origin)
+            made[node] = operands[node] = parameter(len(operands), node.type)
+        elif node in home.flat:
             made[node] = make(node.op, [made[x] for x in node.inputs], node.attrs, node.origin)
         elif node.op is CONSTANT and node.type.size == 1:
             made[node] = node
         else:
             made[node] = operands[node] = parameter(len(operands), node.type)
-    inner = Graph(list(operands.values()), [made[n] for n in outputs])
+    inside = Graph(list(operands.values()), [made[n] for n in outputs])
     fused = make(
         FUSED,
         [results[n] for n in operands],
-        {"graph": inner, "full": home.full, "outer": home.outer},
+        {"graph": inside, "full": home.full, "outer": home.outer},
         root.origin,
     )
     for index, node in enumerate(outputs):

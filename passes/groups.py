@@ -62,6 +62,7 @@ class Group:
     folds: bool = False
     product: bool = False
     closed: bool = False
+    in_parts: bool = False  # no kernel: the root's operands are stored where they lie in it
     newest_input: int = -1
     few_points: int = FEW_POINTS
 

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 
 from graphc.collector import paused
 from graphc.ir.graph import Graph
-from graphc.ir.rewrite import Rule, counting
+from graphc.ir.rewrite import Reason, Rule, counting
 from graphc.ir.verify import verify
 from graphc.passes import cheapen as cheapening
 from graphc.passes import contract as contraction
+from graphc.passes import join as joining
 from graphc.passes import simplify as simplification
 from graphc.passes import stabilise as stabilisation
 from graphc.passes.cheapen import cheapen
 from graphc.passes.contract import contract
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
+from graphc.passes.join import join
 from graphc.passes.simplify import simplify, simplify_derivative
 from graphc.passes.split import split_reductions, split_rule
 from graphc.passes.stabilise import stabilise, stabilise_derivative
@@ -49,16 +51,18 @@ OPTIMISE: tuple[Stage, ...] = (
     Stage("simplify derivative", simplify_derivative, "derivatives are full of 1 * g and of constants"),
     Stage("stabilise derivative", stabilise_derivative, "derivatives have formulas of their own: 1 - tanh^2"),
     Stage("cheapen", cheapen, "once derivatives are taken: x**3 has a simpler derivative than x * x * x"),
+    Stage("join", join, "the derivatives of loops are sums of one term a step"),
     Stage("contract", contract, "once formulas are what they will be: products and sums where they are cheapest"),
 )
 SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
-RULES: Mapping[str, Rule] = {
+RULES: Mapping[str, Rule | Reason] = {
     rule.name: rule
     for rule in (
         *simplification.RULES,
         simplification.UNMARK,
         *stabilisation.RULES,
         *cheapening.RULES,
+        *joining.REASONS,
         *contraction.RULES,
         split_rule(),
     )

@@ -53,9 +53,9 @@ class _Memory:
         """The memory from `place` to the end of what it lies in."""
         match place.kind:
             case "argument":
-                return self._arguments[place.index]
+                return self._arguments[place.index][place.offset // dtype.itemsize :]
             case "constant":
-                return self._constants[place.index]
+                return self._constants[place.index][place.offset // dtype.itemsize :]
             case "arena":
                 rest = self._arena[place.offset :]
                 return rest[: rest.size // dtype.itemsize * dtype.itemsize].view(dtype.numpy)

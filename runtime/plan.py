@@ -18,17 +18,20 @@ from graphc.ir.digits import row_major_strides
 from graphc.ir.expr import Axis, affine, axes_of
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node
+from graphc.passes.access import Accesses
+from graphc.primitive import Fact
 from graphc.types import DType
 
 from .gemm import as_gemm
 from .layout import Layouts
 from .loop.ir import Buffer, Kernel, Load, Offset, Store
-from .loop.lower import Strides, lower
+from .loop.lower import Strides, lower, span
 from .loop.naive import naive
 from .loop.nest import Nest, Stage
 from .loop.verify import verify
 from .memory import Lifetime, place
 from .program import KernelCall, MatmulCall, Place, Program, Step
+from .values import Part, Value, joins, parts_in_place, shifts, window_of
 
 Schedule = Callable[[Nest], Kernel]
 
@@ -54,29 +57,12 @@ def plan(
 
 
 @dataclass(slots=True, eq=False)
-class _Value:
-    """Numbers somewhere in memory. node: the input, constant or item it is; None for a copy. target: the input that
-    it is to overwrite."""
-
-    dtype: DType
-    size: int
-    node: Node | None = None
-    place: Place | None = None
-    target: _Value | None = None
-    strides: Strides | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
-
-
-@dataclass(slots=True, eq=False)
 class _Work:
     """One step to be. node: a fused node, or None for a copy. reads: a value for each operand."""
 
     node: Node | None
-    reads: tuple[_Value, ...]
-    writes: tuple[_Value, ...]
+    reads: tuple[Value, ...]
+    writes: tuple[Value, ...]
     nest: Nest
     position: int = 0
 
@@ -88,8 +74,8 @@ class _Planner:
     schedule: Schedule
     blas_result: int
     layouts: Layouts
-    values: dict[Node, _Value] = field(default_factory=dict)
-    relaid: dict[Node, _Value] = field(default_factory=dict)  # copies in another layout
+    values: dict[Node, Value] = field(default_factory=dict)
+    relaid: dict[Node, Value] = field(default_factory=dict)  # copies in another layout
     works: list[_Work] = field(default_factory=list)
     constants: list[tuple[DType, bytes]] = field(default_factory=list)
     messages: dict[str, int] = field(default_factory=dict)
@@ -113,14 +99,19 @@ class _Planner:
     # ------------------------------------------------------------------ values and works
 
     def collect(self) -> None:
-        """A value for every input, constant and item, the same one for a reshape of it; a work for every kernel."""
+        """A value for every input, constant and item, and for what lies in their memory; a work for every kernel."""
+        access = Accesses()
+        parts = parts_in_place(self.graph, [*self.graph.outputs], self.layouts.strides)
+        for node in joins(self.graph):
+            self.values[node] = Value(node.dtype, node.type.size, node)
         for index, node in enumerate(self.graph.inputs):
-            self.values[node] = _Value(node.dtype, node.type.size, node, Place("argument", index))
+            self.values[node] = Value(node.dtype, node.type.size, node, Place("argument", index))
         items: dict[Node, dict[int, Node]] = {}
         for node in self.graph.nodes:
             if node.op is ITEM:
                 items.setdefault(node.inputs[0], {})[node.attrs["index"]] = node
-        fixed = set(self.graph.outputs) | {x for n in self.graph.nodes if n.op.body is not None for x in n.inputs}
+        fixed = {*self.graph.outputs, *joins(self.graph)}
+        fixed |= {x for n in self.graph.nodes if n.op.body is not None for x in n.inputs}
         for node in self.graph.nodes:
             if node.op is CONSTANT:
                 self.values[node] = self.constant(node)
@@ -130,35 +121,51 @@ class _Planner:
                 results = []
                 for index, inner in enumerate(node.attrs["graph"].outputs):
                     item = items.get(node, {}).get(index)
-                    value = _Value(inner.dtype, inner.type.size, item)
+                    value = Value(inner.dtype, inner.type.size, item)
                     if item is not None:
                         value.strides = None if item in fixed else self.layouts.strides.get(item)
                         self.values[item] = value
+                        if item in parts:
+                            self.put(value, parts[item])
                     results.append(value)
                 operands = tuple(self.operand(x, node) for x in node.inputs)
                 self.works.append(_Work(node, operands, tuple(results), self.nest(node, operands, tuple(results))))
+            elif Fact.JOINS in node.op.facts:
+                self.join(node, parts)
             elif node.op is not INPUT:
-                operand = node.inputs[0] if len(node.inputs) == 1 else None
-                if operand is None or operand.type.size != node.type.size or operand not in self.values:
-                    raise VerifyError(f"{node!r} isn't fused, nor the same memory as its operand. {node.origin}")
-                self.values[node] = self.values[operand]
+                self.values[node] = window_of(node, self.values[node.inputs[0]], access)
 
-    def operand(self, value: Node, reader: Node) -> _Value:
+    def put(self, value: Value, part: Part) -> None:
+        """Let a value lie in what it is joined to."""
+        value.inside, value.shift, value.strides = self.values[part.joined], part.shift, part.strides
+        value.inside.parts.append(value)
+
+    def join(self, node: Node, parts: Mapping[Node, Part]) -> None:
+        """Place a joined value, and copy to it those of its parts that lie elsewhere."""
+        if node in parts:
+            self.put(self.values[node], parts[node])
+        for part in shifts(node):
+            if parts.get(part.value) != part and part.value.type.size:
+                source, copy = self.values[part.value], Value(node.dtype, part.value.type.size)
+                self.put(copy, part)
+                self.works.append(_Work(None, (source,), (copy,), relaying(part.value, source.strides, part.strides)))
+
+    def operand(self, value: Node, reader: Node) -> Value:
         """What a fused node reads of a value: a copy in the wanted layout, if the value itself can't lie so."""
         found, strides = self.values[value], self.layouts.strides.get(value)
         if strides is None or found.strides == strides or reader not in self.layouts.readers:
             return found
         if value not in self.relaid:
-            copy = self.relaid[value] = _Value(value.dtype, value.type.size, strides=strides)
-            self.works.append(_Work(None, (found,), (copy,), relaying(value, strides)))
+            copy = self.relaid[value] = Value(value.dtype, value.type.size, strides=strides)
+            self.works.append(_Work(None, (found,), (copy,), relaying(value, found.strides, strides)))
         return self.relaid[value]
 
-    def constant(self, node: Node) -> _Value:
+    def constant(self, node: Node) -> Value:
         array = np.ascontiguousarray(node.attrs["value"].array)
         self.constants.append((node.dtype, array.astype(array.dtype.newbyteorder("<")).tobytes()))
-        return _Value(node.dtype, node.type.size, node, Place("constant", len(self.constants) - 1))
+        return Value(node.dtype, node.type.size, node, Place("constant", len(self.constants) - 1))
 
-    def nest(self, node: Node, reads: tuple[_Value, ...], writes: tuple[_Value, ...]) -> Nest:
+    def nest(self, node: Node, reads: tuple[Value, ...], writes: tuple[Value, ...]) -> Nest:
         """The nest of a fused node, with the program's codes for its messages; lowered once for equal nodes."""
         strides = tuple(v.strides for v in (*reads, *writes))
         key = (node.attrs["graph"], node.attrs["full"], node.attrs["outer"], strides)
@@ -175,7 +182,7 @@ class _Planner:
         What is no fresh value (an input handed through, one value wanted twice) is copied.
         """
         own = len(self.graph.inputs)
-        claimed: set[_Value] = set()
+        claimed: set[Value] = set()
         for k, output in enumerate(self.graph.outputs):
             value = self.values[output]
             target = None
@@ -186,8 +193,9 @@ class _Planner:
                 target = self.values[state]
             if value is target:
                 continue  # state that stays as it is
-            if value.place is not None or value in claimed:
-                made = _Value(value.dtype, value.size)
+            # what is joined over an input is copied there: its parts would be written one by one, while it is read
+            if value.place is not None or value in claimed or value.inside is not None or (target and value.parts):
+                made = Value(value.dtype, value.size)
                 self.works.append(_Work(None, (value,), (made,), copying(value.dtype, value.size)))
                 value = made
             claimed.add(value)
@@ -200,7 +208,7 @@ class _Planner:
 
     def settle(self) -> None:
         """Values overwrite their inputs where nobody reads the old numbers afterwards; the others are copied last."""
-        last = {value: work.position for work in self.works for value in work.reads}
+        last = {value.whole: work.position for work in self.works for value in work.reads}
         for work in list(self.works):
             for value in work.writes:
                 if value.target is None:
@@ -209,46 +217,51 @@ class _Planner:
                 if read < work.position or (read == work.position and self.in_place(work, value.target, value)):
                     value.place = value.target.place
                 else:
-                    late = _Value(value.dtype, value.size, place=value.target.place)
+                    late = Value(value.dtype, value.size, place=value.target.place)
                     self.works.append(_Work(None, (value,), (late,), copying(value.dtype, value.size), len(self.works)))
 
-    def in_place(self, work: _Work, old: _Value, new: _Value) -> bool:
+    def in_place(self, work: _Work, old: Value, new: Value) -> bool:
         """Whether `work` may write `new` over `old`, which it reads."""
         written = work.nest.params[len(work.reads) + work.writes.index(new)].name
-        names = [p.name for p, v in zip(work.nest.params, work.reads, strict=False) if v is old]
-        return all((name, written) in work.nest.inplace for name in names)
+        read = [(p.name, v) for p, v in zip(work.nest.params, work.reads, strict=False) if v.whole is old]
+        return all(v is old and (name, written) in work.nest.inplace for name, v in read)
 
     def allocate(self) -> None:
         """Offsets in the arena for all values that lie nowhere yet."""
-        first: dict[_Value, int] = {}
-        last: dict[_Value, int] = {}
+        first: dict[Value, int] = {}
+        last: dict[Value, int] = {}
         for work in self.works:
-            for value in work.writes:
+            for value in (v.whole for v in work.writes):
                 if value.place is None:
-                    first[value] = last[value] = work.position
-            for value in work.reads:
+                    first.setdefault(value, work.position)
+                    last[value] = work.position
+            for value in (v.whole for v in work.reads):
                 if value.place is None:
                     last[value] = work.position
         number = {value: i for i, value in enumerate(first)}
-        lifetimes = []
+        lifetimes = {}
         for work in self.works:
             for value in work.writes:
-                if value not in first:
+                whole = value.whole
+                if whole not in first or whole in lifetimes:
                     continue
                 over = tuple(
                     number[old]
                     for old in dict.fromkeys(work.reads)
-                    if old in first and last[old] == work.position and self.in_place(work, old, value)
+                    if whole is value
+                    and old in first
+                    and last[old] == work.position
+                    and self.in_place(work, old, value)
                 )
-                lifetimes.append(Lifetime(value.nbytes, first[value], last[value], over))
-        offsets, self.arena = place(lifetimes)
+                lifetimes[whole] = Lifetime(whole.nbytes, first[whole], last[whole], over)
+        offsets, self.arena = place([lifetimes[value] for value in first])
         for value, offset in zip(first, offsets, strict=True):
             value.place = Place("arena", offset=offset)
 
     # ------------------------------------------------------------------ steps
 
     def step(self, work: _Work) -> Step:
-        places = tuple(located(v) for v in (*work.reads, *work.writes))
+        places = tuple(v.located() for v in (*work.reads, *work.writes))
         gemm = as_gemm(work.nest)
         if gemm is not None and gemm.m * gemm.n >= self.blas_result:
             return MatmulCall(
@@ -281,11 +294,6 @@ class _Planner:
         return KernelCall(kernel, places)
 
 
-def located(value: _Value) -> Place:
-    assert value.place is not None
-    return value.place
-
-
 def title(node: Node) -> str:
     """What a kernel does, in a word: the operation of its first result, and the loops."""
     result = node.attrs["graph"].outputs[0]
@@ -313,12 +321,16 @@ def copying(dtype: DType, size: int) -> Nest:
     return Nest(f"copy_{size}", (source, target), (axis,), (stage,), inplace=(("p0", "o0"),))
 
 
-def relaying(value: Node, strides: Strides) -> Nest:
-    """A nest that copies p0, in C order, to o0 of these strides."""
-    source, target = Buffer("p0", value.dtype, value.type.size), Buffer("o0", value.dtype, value.type.size)
+def relaying(value: Node, before: Strides | None, after: Strides | None) -> Nest:
+    """A nest that copies p0 to o0, of these strides; None: C order."""
+    dense = row_major_strides(value.shape)
+    before, after = before or dense, after or dense
+    if before == after == dense:
+        return copying(value.dtype, value.type.size)
+    source, target = (Buffer(n, value.dtype, span(value.shape, s)) for n, s in (("p0", before), ("o0", after)))
     axes = axes_of(value.shape)
     read, write = affine(0), affine(0)
-    for axis, step, stride in zip(axes, row_major_strides(value.shape), strides, strict=True):
+    for axis, step, stride in zip(axes, before, after, strict=True):
         read, write = read + axis * step, write + axis * stride
     stage = Stage(stores=(Store(target, Offset(write), Load(source, Offset(read))),))
     return Nest(f"relay_{value.type.size}", (source, target), axes, (stage,))
@@ -333,9 +345,9 @@ def ordered(works: list[_Work]) -> list[_Work]:
     """
     number = {work: i for i, work in enumerate(works)}
     writer = {value: work for work in works for value in work.writes}
-    readers: dict[_Value, list[_Work]] = {}
+    readers: dict[Value, list[_Work]] = {}
     for work in works:
-        for value in dict.fromkeys(work.reads):
+        for value in dict.fromkeys(v.whole for v in work.reads):
             readers.setdefault(value, []).append(work)
     must: dict[_Work, list[_Work]] = {w: [] for w in works}  # come after
     should: dict[_Work, list[_Work]] = {w: [] for w in works}
@@ -381,12 +393,12 @@ class _Memory:
     """taken: bytes of the arena that each work's results take. need: by how much what is in use would grow if the
     work were the next."""
 
-    def __init__(self, works: list[_Work], readers: Mapping[_Value, list[_Work]]) -> None:
-        self._left: dict[_Value, dict[_Work, None]] = {}  # readers to come, of values in the arena
+    def __init__(self, works: list[_Work], readers: Mapping[Value, list[_Work]]) -> None:
+        self._left: dict[Value, dict[_Work, None]] = {}  # readers to come, of values in the arena
         self.taken = dict.fromkeys(works, 0)
         for work in works:
-            for value in work.writes:
-                if value.place is None and value.target is None:
+            for value in (v.whole for v in work.writes):
+                if value.place is None and value.target is None and value not in self._left:
                     self.taken[work] += value.nbytes
                     self._left[value] = dict.fromkeys(readers.get(value, ()))
         self.need = dict(self.taken)
@@ -396,13 +408,13 @@ class _Memory:
 
     def done(self, work: _Work) -> Iterator[_Work]:
         """Note that `work` has run. Gives the works that now are the last to read some value."""
-        for value in dict.fromkeys(work.reads):
+        for value in dict.fromkeys(v.whole for v in work.reads):
             left = self._left.get(value)
             if left is not None:
                 del left[work]
                 yield from self._last(value)
 
-    def _last(self, value: _Value) -> Iterator[_Work]:
+    def _last(self, value: Value) -> Iterator[_Work]:
         left = self._left[value]
         if len(left) == 1:
             (reader,) = left
@@ -410,8 +422,8 @@ class _Memory:
             yield reader
 
 
-def _needs(works: list[_Work], writer: dict[_Value, _Work]) -> Iterator[tuple[_Work, _Work]]:
+def _needs(works: list[_Work], writer: dict[Value, _Work]) -> Iterator[tuple[_Work, _Work]]:
     for work in works:
-        for value in dict.fromkeys(work.reads):
+        for value in dict.fromkeys(source for v in work.reads for source in v.sources()):
             if value in writer:
                 yield writer[value], work

@@ -18,8 +18,8 @@ from graphc.types import DType
 class Place:
     """Where a buffer's first element lies.
 
-    kind "argument": entry `index` of the call's pointer table. "arena": byte `offset` of the arena
-    (64-byte aligned). "constant": entry `index` of Program.constants.
+    kind "argument": entry `index` of the call's pointer table. "arena": the arena. "constant": entry `index` of
+    Program.constants. offset: bytes after its start; both arena and constants are aligned to 64 bytes.
     """
 
     kind: OneOf["argument", "arena", "constant"]

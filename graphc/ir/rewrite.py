@@ -46,6 +46,20 @@ class _Told(threading.local):
 _told = _Told()
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What stands for a rule where a pass finds the places by a walk of its own, and builds for many nodes at once."""
+
+    name: str
+    reason: str
+    exact: bool = True
+
+
+def applied(reason: Reason) -> None:
+    """Count one application, as the rewriter does for rules."""
+    _told.applied[reason.name] += 1
+
+
 @contextmanager
 def counting() -> Iterator[Counter[str]]:
     """Counts by name the rules that are applied inside: `with counting() as applied: ...`.

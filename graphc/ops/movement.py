@@ -385,6 +385,7 @@ CONCAT: Primitive = Primitive(
     vjp=_concat_rule,
     jvp=_concat_jvp,
     body=_concat_body,
+    facts=Fact.JOINS,
 )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, prod
+from math import ceil, gcd, prod
 
 from graphc.errors import CompileError
 from graphc.ir.expr import Axis
@@ -186,7 +186,7 @@ class _Printer:
             match step:
                 case KernelCall(kernel, places):
                     alignments = tuple(
-                        ALIGNMENT if place.kind == "arena" else buffer.dtype.itemsize
+                        gcd(ALIGNMENT, place.offset) if place.kind == "arena" else buffer.dtype.itemsize
                         for place, buffer in zip(places, kernel.params, strict=True)
                     )
                     key = id(kernel), alignments
@@ -244,9 +244,10 @@ def _captured(kernel: Kernel, outside: Statements) -> list[tuple[str, str, str]]
 
 def _pointer(e: Emitter, place: Place, bytes_after: int) -> str:
     """Where a buffer lies, `bytes_after` bytes in."""
+    bytes_after += place.offset
     match place.kind:
         case "arena":
-            pointer, bytes_after = "%arena", place.offset + bytes_after
+            pointer = "%arena"
         case "argument" | "constant":
             table = "%table" if place.kind == "argument" else "%constants"
             slot = e.pure(f"getelementptr ptr, ptr {table}, i64 {place.index}", 0)

@@ -141,9 +141,10 @@ class CudaExecutable:
             case "constant":
                 view = self._constants[place.index]
             case "arena":
-                view = self._arena.part_from(place.offset)
+                view = self._arena
             case _:
                 assert_never(place.kind)
+        view = view.part_from(place.offset) if place.offset else view
         return view if nbytes is None else view.part(0, nbytes)
 
     def _slices(self, launch: Launch) -> list[View]:

@@ -35,6 +35,11 @@ Strides: TypeAlias = tuple[int, ...]
 Pull: TypeAlias = Generator[Any, Expr, Expr]
 
 
+def span(shape: Shape, strides: Strides) -> int:
+    """Elements from the first to the last of an array, both included."""
+    return 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+
+
 def lower(
     graph: Graph,
     full: Shape,
@@ -108,7 +113,7 @@ class _Lowering:
         found = []
         for i, (node, layout) in enumerate(zip((*inputs, *outputs), layouts, strict=True)):
             name = f"p{i}" if i < len(inputs) else f"o{i - len(inputs)}"
-            buffer = Buffer(name, node.dtype, node.type.size)
+            buffer = Buffer(name, node.dtype, node.type.size if layout is None else span(node.shape, layout))
             found.append((buffer, row_major_strides(node.shape) if layout is None else layout))
         self.params = dict(zip(inputs, found, strict=False))
         return found[len(inputs) :]

@@ -83,7 +83,8 @@ def _matmul(step: MatmulCall) -> str:
 
 
 def _place(place: Place) -> str:
-    return f"arena@{place.offset}" if place.kind == "arena" else f"{place.kind}#{place.index}"
+    at = f"@{place.offset}" if place.offset or place.kind == "arena" else ""
+    return f"arena{at}" if place.kind == "arena" else f"{place.kind}#{place.index}{at}"
 
 
 def _header(kind: str, name: str, params: tuple[Buffer, ...], inplace: tuple[tuple[str, str], ...]) -> str:
