@@ -1,4 +1,4 @@
-"""Chains of elementwise operations: Black-Scholes, GELU forward and backward, a polynomial with sines."""
+"""Chains of elementwise operations: option prices, activations and losses with their gradients, sines, powers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,39 @@ def black_scholes(xp: Any, spot: Any, strike: Any, years: Any) -> Any:
 def gelu(xp: Any, x: Any, weight: Any) -> Any:
     """A weighted sum of GELUs (by tanh): its gradient in x is GELU's backward pass with the weight as cotangent."""
     return (0.5 * x * (1 + xp.tanh(0.7978845608028654 * (x + 0.044715 * (x * x * x)))) * weight).sum()
+
+
+def gelu_erf(xp: Any, x: Any, weight: Any) -> Any:
+    """A weighted sum of GELUs by erf."""
+    return (0.5 * x * (1 + xp.erf(x * 0.7071067811865476)) * weight).sum()
+
+
+def silu(xp: Any, x: Any, weight: Any) -> Any:
+    """A weighted sum of x * sigmoid(x)."""
+    return (x / (1 + xp.exp(-x)) * weight).sum()
+
+
+def mish(xp: Any, x: Any, weight: Any) -> Any:
+    """A weighted sum of x * tanh(softplus(x))."""
+    return (x * xp.tanh(xp.log1p(xp.exp(x))) * weight).sum()
+
+
+def logistic_loss(xp: Any, x: Any, label: Any) -> Any:
+    """Binary cross-entropy of logits, as a loop over samples would write it."""
+    p = 1 / (1 + xp.exp(-x))
+    return -(label * xp.log(p) + (1 - label) * xp.log(1 - p)).sum()
+
+
+def box_muller(xp: Any, u: Any, v: Any) -> Any:
+    """Two normal numbers from two uniform ones."""
+    radius, angle = xp.sqrt(-2 * xp.log(u)), 6.283185307179586 * v
+    return radius * xp.cos(angle), radius * xp.sin(angle)
+
+
+def powers(xp: Any, x: Any, y: Any) -> Any:
+    """A potential with powers, constant and not."""
+    r = x * x + y
+    return 4 * (r**-3 - r**-1.5) + r**0.5 * y**x
 
 
 def polynomial_trig(xp: Any, x: Any, y: Any) -> Any:
@@ -89,20 +122,38 @@ def _normals(n: int) -> Any:
     return lambda rng, dtype: [rng.normal(size=n).astype(dtype) for _ in range(2)]
 
 
+def _uniform(n: int) -> Any:
+    return lambda rng, dtype: [rng.uniform(0.01, 1.0, n).astype(dtype) for _ in range(2)]
+
+
+def _logits(n: int) -> Any:
+    return lambda rng, dtype: [rng.normal(size=n).astype(dtype), (rng.random(n) < 0.5).astype(dtype)]
+
+
 def _works(n: int, dtype: str) -> list[Work]:
     size = np.dtype(dtype).itemsize * n
     line = "elementwise" if n > 10_000 else "elementwise-small"
     tail = f"{n:.0e} {dtype}".replace("e+0", "e")
+
+    def gradient(name: str, arrays: Any, formula: Any) -> Work:
+        return Work(f"{name} {tail}", line, arrays(n), formula, wrt=(0,), dtype=dtype, bytes=3 * size)
+
     return [
         Work(
             f"Black-Scholes {tail}", line, _prices(n), black_scholes, dtype=dtype,
             own={"numba": _numba_black_scholes}, bytes=5 * size,
         ),
-        Work(f"GELU forward+backward {tail}", line, _normals(n), gelu, wrt=(0,), dtype=dtype, bytes=3 * size),
+        gradient("GELU forward+backward", _normals, gelu),
         Work(
             f"polynomial-trig {tail}", line, _normals(n), polynomial_trig, dtype=dtype,
             own={"numba": _numba_polynomial}, bytes=3 * size,
         ),
+        gradient("GELU by erf, forward+backward", _normals, gelu_erf),
+        gradient("SiLU forward+backward", _normals, silu),
+        gradient("mish forward+backward", _normals, mish),
+        gradient("logistic loss with gradient", _logits, logistic_loss),
+        Work(f"Box-Muller {tail}", line, _uniform(n), box_muller, dtype=dtype, bytes=4 * size),
+        Work(f"powers {tail}", line, _uniform(n), powers, dtype=dtype, bytes=3 * size),
     ]  # fmt: skip
 
 
