@@ -10,6 +10,7 @@ import abc
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -72,7 +73,7 @@ class CpuBackend(Backend):
             inputs, outputs = [n.type for n in graph.inputs], [n.type for n in graph.outputs]
             content = print_graph(graph) + (f"\nsearch {self.search}" if self.search else "")
             return build(
-                content, inputs, outputs, state, lambda: self.compiler.make(graph, state, seconds, self.search)
+                content, inputs, outputs, state, partial(self.compiler.make, graph, state, seconds, self.search)
             )
 
 

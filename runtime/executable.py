@@ -339,13 +339,14 @@ def build(
     inputs: Sequence[TensorType],
     outputs: Sequence[TensorType],
     state: Mapping[int, int],
-    make: Callable[[], tuple[Program, str]],
+    make: Callable[[jit.Compilation], Program],
     *,
     target: Target | None = None,
     options: jit.Options | None = None,
     cache: DiskCache | None = None,
 ) -> Executable:
-    """The executable of a graph: from the cache, or from the program and LLVM IR that `make` gives.
+    """The executable of a graph: from the cache, or from the program that `make` gives and the modules of LLVM IR
+    that it adds to the compilation.
 
     content: all that decides what `make` would give (the graph with the values of its constants, options of passes
     and schedule); the types, graphc's source, llvmlite, target and options are added here.
@@ -361,8 +362,9 @@ def build(
     def made() -> tuple[dict[str, Any], bytes]:
         nonlocal fresh
         fresh = True
-        program, text = make()
-        return Interface.of(program, inputs, outputs, state).pack(jit.compile_text(text, target, options))
+        with jit.Compilation(target, options, prepare=library) as compilation:
+            interface = Interface.of(make(compilation), inputs, outputs, state)
+            return interface.pack(compilation.result())
 
     entry = (cache if cache is not None else disk_cache()).get_or_make(key, made)
     interface, code = Interface.unpack(entry.metadata, entry.payload)

@@ -44,16 +44,17 @@ def plan(
     schedule: Schedule = naive,
     blas_result: int = BLAS_RESULT,
     layouts: Layouts | None = None,
+    planned: Callable[[Step], object] = lambda step: None,
 ) -> Program:
     """The program of a fused graph.
 
     state: output number -> number of the input that it overwrites; the others get arguments of their own, which
         follow the inputs' in the order of the outputs.
     schedule: how a nest becomes a kernel. blas_result: plain products with at least so many elements go to BLAS.
-    layouts: of values that shouldn't lie in C order.
+    layouts: of values that shouldn't lie in C order. planned: is told each step as soon as it is known, in order.
     Raises VerifyError if the graph isn't fused, or an output can't overwrite its input for its type.
     """
-    return _Planner(graph, dict(state or {}), schedule, blas_result, layouts or Layouts()).program()
+    return _Planner(graph, dict(state or {}), schedule, blas_result, layouts or Layouts(), planned).program()
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +75,7 @@ class _Planner:
     schedule: Schedule
     blas_result: int
     layouts: Layouts
+    planned: Callable[[Step], object]
     values: dict[Node, Value] = field(default_factory=dict)
     relaid: dict[Node, Value] = field(default_factory=dict)  # copies in another layout
     works: list[_Work] = field(default_factory=list)
@@ -89,12 +91,16 @@ class _Planner:
         self.works = ordered(self.works)
         self.settle()
         self.allocate()
-        steps = tuple(self.step(work) for work in self.works if any(v.size for v in work.writes))
+        steps = []
+        for work in self.works:
+            if any(value.size for value in work.writes):
+                steps.append(self.step(work))
+                self.planned(steps[-1])
         buffers = [Buffer(f"in{i}", n.dtype, n.type.size) for i, n in enumerate(self.graph.inputs)]
         buffers += [
             Buffer(f"out{k}", n.dtype, n.type.size) for k, n in enumerate(self.graph.outputs) if k not in self.state
         ]
-        return Program(steps, tuple(buffers), tuple(self.constants), self.arena, tuple(self.messages))
+        return Program(tuple(steps), tuple(buffers), tuple(self.constants), self.arena, tuple(self.messages))
 
     # ------------------------------------------------------------------ values and works
 

@@ -111,13 +111,13 @@ class Code:
             if end > start and _libc().mprotect(memory + start, end - start, protection):
                 raise CompileError(f"the system refuses executable memory: errno {ctypes.get_errno()}")
         self.size = image.size
-        self._functions = image.functions(memory)
+        self.exports = image.functions(memory)
 
     def address(self, name: str) -> int:
         """Where function `name` starts. Raises CompileError if there is none."""
-        if name not in self._functions:
+        if name not in self.exports:
             raise CompileError(f"the object defines no function {name!r}.")
-        return self._functions[name]
+        return self.exports[name]
 
     def close(self) -> None:
         """Give the memory back; no function of the object may be running or be called again."""

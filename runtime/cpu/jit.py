@@ -7,19 +7,25 @@ generation at level 1 give the same run time as -O3 in a fraction of its compile
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
+import queue
 import re
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from graphc.errors import CompileError
+from graphc.runtime.cpu.bundle import bundle, objects
 from graphc.runtime.cpu.target import NATIVE, Target, host
+
+MOST_THREADS = 4  # that compile one program
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def version() -> str:
 
 
 class _Turn:
-    """Whose turn it is to use LLVM: modules live in one context, and machines are shared."""
+    """Whose turn it is to use the machines that are shared."""
 
     def __init__(self) -> None:
         self.renew()
@@ -96,13 +102,13 @@ def _new_machine(target: Target, options: Options) -> Any:
 _machine = cache(_new_machine)
 
 
-def _optimised(text: str, target: Target, options: Options) -> Any:
-    """The parsed, verified and optimised module. Raises CompileError showing the line that LLVM refuses."""
+def _optimised(text: str, options: Options, machine: Any) -> Any:
+    """The parsed, verified and optimised module, in a context of its own. Raises CompileError showing the line that
+    LLVM refuses."""
     llvm = _binding()
-    machine = _machine(target, options)
     try:
-        module = llvm.parse_assembly(text)
-        module.triple = target.triple
+        module = llvm.parse_assembly(text, llvm.create_context())
+        module.triple = machine.triple
         module.data_layout = str(machine.target_data)
         module.verify()
     except RuntimeError as error:
@@ -136,18 +142,153 @@ def compile_text(text: str, target: Target | None = None, options: Options | Non
     """
     target, options = target or host(), options or Options()
     with _llvm.lock:
-        return bytes(_machine(target, options).emit_object(_optimised(text, target, options)))
+        return _compile(text, options, _machine(target, options))
+
+
+def _compile(text: str, options: Options, machine: Any) -> bytes:
+    """The object of a module. machine: of that target, used by one thread at a time."""
+    module, emit = _optimised(text, options, machine), _emit_unlocked()
+    if emit is None:
+        return bytes(machine.emit_object(module))
+    ffi = _binding().ffi
+    with ffi.OutputString() as error:
+        buffer = emit(machine, module, 1, error)
+        if not buffer:
+            raise CompileError(f"LLVM can't emit the object: {error}")
+    try:
+        start, size = ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer)
+        return ctypes.string_at(start, size)
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+
+
+@cache
+def _emit_unlocked() -> Any:
+    """llvmlite's function that generates machine code, without the lock that llvmlite takes around each of its calls;
+    None where it isn't found. Here each module has a context and each thread a target machine of its own, so LLVM
+    shares nothing between the calls; most of a compilation's time is spent in this one."""
+    ffi = _binding().ffi
+    try:
+        locked = ffi.lib.LLVMPY_TargetMachineEmitToMemory
+        found = ctypes.CDLL(ffi.lib._name).LLVMPY_TargetMachineEmitToMemory
+        found.argtypes, found.restype = locked.argtypes, locked.restype
+    except (AttributeError, OSError):
+        return None
+    return found
+
+
+class Compilation:
+    """A program's modules, compiled by threads of their own while the next ones are still being planned and printed:
+    LLVM needs no interpreter lock. The result is a bundle (see bundle.py) of the modules' objects, in order.
+
+    prepare: what else to do beside the planning, before the first module. Use it as a context: leaving it ends the
+    threads, also where planning failed.
+    """
+
+    def __init__(self, target: Target, options: Options, prepare: Callable[[], object] = lambda: None) -> None:
+        self._target = target
+        self._options = options
+        self._prepare = prepare
+        self._waiting: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+        self._objects: dict[int, bytes] = {}
+        self._added = 0
+        self._errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._errors.append(error)  # modules that still wait aren't compiled
+        self._join()
+
+    def warm_up(self) -> None:
+        """Start importing LLVM now: planning takes a while, and so does this."""
+        if not self._threads:
+            _FAIR.enter()
+            self._start(self._prepare)
+
+    def add(self, text: str) -> None:
+        """The next module, LLVM IR. What it calls may be defined in any module before it."""
+        self.warm_up()
+        self._waiting.put((self._added, text))
+        self._added += 1
+        if 1 < self._added <= min(MOST_THREADS, os.cpu_count() or 1) and _emit_unlocked() is not None:
+            self._start(lambda: None)
+
+    def result(self) -> bytes:
+        """All objects. Raises CompileError if LLVM can't parse or verify a module."""
+        self._join()
+        if self._errors:
+            raise self._errors[0]
+        return bundle([self._objects[number] for number in range(self._added)])
+
+    def _start(self, prepare: Callable[[], object]) -> None:
+        thread = threading.Thread(target=self._work, args=(prepare,), name="graphc-llvm", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _join(self) -> None:
+        if self._threads:
+            for _ in self._threads:
+                self._waiting.put(None)
+            for thread in self._threads:
+                thread.join()
+            self._threads.clear()
+            _FAIR.leave()
+
+    def _work(self, prepare: Callable[[], object]) -> None:
+        try:
+            prepare()
+            machine = _new_machine(self._target, self._options)
+            while (task := self._waiting.get()) is not None:
+                if not self._errors:
+                    number, text = task
+                    self._objects[number] = _compile(text, self._options, machine)
+        except BaseException as error:  # handed to whoever asks for the result
+            self._errors.append(error)
+
+
+class _Fair:
+    """While modules are compiled beside Python code, threads change places often: LLVM's thread needs the interpreter
+    lock for a moment between its calls, and by default would wait 5 ms for each."""
+
+    INTERVAL = 2e-4  # seconds
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._usual = 0.0
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._usual, self.INTERVAL))
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                sys.setswitchinterval(self._usual)
+
+
+_FAIR = _Fair()
 
 
 def assembly(text: str, target: Target | None = None, options: Options | None = None) -> str:
     """The assembly listing of what compile_text makes, for people."""
     target, options = target or host(), options or Options()
     with _llvm.lock:
-        return str(_machine(target, options).emit_assembly(_optimised(text, target, options)))
+        machine = _machine(target, options)
+        return str(machine.emit_assembly(_optimised(text, options, machine)))
 
 
 class LinkedCode:
-    """An object that LLVM's own loader placed in memory: the way for platforms other than Linux on x86-64."""
+    """An object, or a bundle of them, that LLVM's own loader placed in memory: the way for platforms other than Linux
+    on x86-64."""
 
     loader = "llvmlite"
 
@@ -155,7 +296,9 @@ class LinkedCode:
         llvm = _binding()
         machine = _new_machine(host(), Options())
         self._jit = llvm.create_lljit_compiler(machine, use_jit_link=True, suppress_errors=True)
-        linker = llvm.JITLibraryBuilder().add_object_img(data)
+        linker = llvm.JITLibraryBuilder()
+        for part in objects(data):
+            linker.add_object_img(part)
         for name, address in symbols.items():
             linker.import_symbol(name, address)
         try:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from graphc.runtime.cache import content_key, disk_cache
 from graphc.runtime.cpu import blas, elf, gate, gemm, jit, pool, shortcut, threads
+from graphc.runtime.cpu.bundle import objects
 from graphc.runtime.cpu.target import Target, host
 
 _PUBLIC = ("graphc_parallel", "graphc_gemm_f32", "graphc_gemm_f64")
@@ -41,13 +42,34 @@ class Library:
     code: Loaded
 
 
+class _Several:
+    """Objects of one program, placed one after the other: each may call what those before it export. What is asked
+    for is in the last."""
+
+    def __init__(self, objects: Sequence[bytes], symbols: Mapping[str, int]) -> None:
+        known = dict(symbols)
+        self._parts: list[elf.Code] = []
+        for data in objects:
+            self._parts.append(elf.Code(data, known))
+            known.update(self._parts[-1].exports)
+        self.loader = elf.Code.loader
+
+    def address(self, name: str) -> int:
+        return self._parts[-1].address(name)
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+
+
 def load(data: bytes, symbols: Mapping[str, int]) -> Loaded:
-    """Place an object in memory. Linux on x86-64 needs no LLVM for it; elsewhere llvmlite's loader does the work,
-    which `loader` tells."""
+    """Place an object, or a bundle of them, in memory. Linux on x86-64 needs no LLVM for it; elsewhere llvmlite's
+    loader does the work, which `loader` tells."""
     here = host()
-    if here.x86 and here.linux:
-        return elf.Code(data, symbols)
-    return jit.LinkedCode(data, symbols)
+    if not (here.x86 and here.linux):
+        return jit.LinkedCode(data, symbols)
+    parts = objects(data)
+    return _Several(parts, symbols) if len(parts) > 1 else elf.Code(data, symbols)
 
 
 def library_text(target: Target, found: blas.Blas | None) -> str:

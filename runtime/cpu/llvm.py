@@ -15,14 +15,14 @@ No fast-math flags are used anywhere: NaN, infinities, -0 and denormals are what
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, gcd, prod
 
 from graphc.errors import CompileError
 from graphc.ir.expr import Axis
 from graphc.runtime.loop.ir import Block, Check, For, If, Kernel
-from graphc.runtime.program import KernelCall, MatmulCall, Place, Program
+from graphc.runtime.program import KernelCall, MatmulCall, Place, Program, Step
 from graphc.types import int64
 
 from .access import cycles, written
@@ -35,6 +35,7 @@ from .threads import PARALLEL_DECLARATION
 
 RANGE_CYCLES = 40_000  # least work of a range of a parallel loop: some 10 microseconds
 ENTRY = "graphc_entry"
+MODULE_LINES = 400  # of text: some 10 ms of LLVM's time, and few enough objects to load quickly
 
 
 def print_kernel(kernel: Kernel, target: Target, alignments: Sequence[int] | None = None) -> str:
@@ -48,10 +49,78 @@ def print_kernel(kernel: Kernel, target: Target, alignments: Sequence[int] | Non
 
 
 def print_program(program: Program, target: Target) -> str:
-    """The module of a whole program, with the entry described above."""
-    printer = _Printer(target)
+    """A whole program as one module, with the entry described above."""
+    texts: list[str] = []
+    printer = ProgramPrinter(target, texts.append, module_lines=0)
+    for step in program.steps:
+        printer.step(step)
     printer.entry(program)
-    return printer.text()
+    (text,) = texts
+    return text
+
+
+class ProgramPrinter:
+    """Prints a program as modules, step by step, as its steps become known. `emit` is given each module when it is
+    full, the one with the entry last: LLVM can work on the first ones while the last are being planned.
+
+    module_lines: how many lines of text fill a module; 0: all is one module.
+    """
+
+    def __init__(self, target: Target, emit: Callable[[str], object], module_lines: int = MODULE_LINES) -> None:
+        self._target = target
+        self._emit = emit
+        self._most = module_lines
+        self._printer = _Printer(target)
+        self._printer.names.add(ENTRY)
+        self._printed: dict[_Variant, str] = {}  # its name
+        self._elsewhere: dict[str, str] = {}  # declarations of what stands in modules given away
+
+    def step(self, step: Step) -> None:
+        """Print the kernel of the program's next step, if it is a new one."""
+        if isinstance(step, KernelCall) and (variant := _Variant.of(step)) not in self._printed:
+            name = self._printed[variant] = self._printer.name(step.kernel.name)
+            self._printer.kernel(step.kernel, variant.alignments, name, public=self._most > 0)
+            if 0 < self._most <= self._printer.lines():
+                self._emit(self._printer.text())
+                self._printer = _Printer(self._target, self._printer.names)
+                for known, name in self._printed.items():
+                    parameters = ", ".join(["ptr"] * (len(known.alignments) + 1))
+                    self._elsewhere[name] = f"declare void @{name}({parameters})"
+
+    def entry(self, program: Program) -> None:
+        """Print the function that runs all steps in order; each has been given to step()."""
+        self._printer.module.declarations.update(self._elsewhere)
+        self._printer.entry(program, self._printed)
+        self._emit(self._printer.text())
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """A kernel, known by identity, for params of these alignments."""
+
+    kernel: _Same
+    alignments: tuple[int, ...]
+
+    @staticmethod
+    def of(call: KernelCall) -> _Variant:
+        alignments = tuple(
+            gcd(ALIGNMENT, place.offset) if place.kind == "arena" else buffer.dtype.itemsize
+            for place, buffer in zip(call.places, call.kernel.params, strict=True)
+        )
+        return _Variant(_Same(call.kernel), alignments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same:
+    """Compares by identity: kernels are big, and equal ones are one already."""
+
+    kernel: Kernel
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.kernel is self.kernel
+
+    def __hash__(self) -> int:
+        return id(self.kernel)
 
 
 def has_checks(block: Block) -> bool:
@@ -64,10 +133,12 @@ def has_checks(block: Block) -> bool:
 
 @dataclass(slots=True)
 class _Printer:
+    """Of one module. names: taken ones, in all modules of a program."""
+
     target: Target
+    names: set[str] = field(default_factory=set)
     module: Module = field(init=False)
     functions: list[str] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.module = Module(self.target)
@@ -78,6 +149,10 @@ class _Printer:
         head = f'target triple = "{self.target.triple}"'
         declarations = [self.module.declarations[name] for name in sorted(self.module.declarations)]
         return "\n\n".join([head, "\n".join(declarations), *self.module.helpers.values(), *self.functions, attributes])
+
+    def lines(self) -> int:
+        """How much is printed."""
+        return sum(text.count("\n") for text in self.functions)
 
     def name(self, wanted: str) -> str:
         """A fresh name for a function, of characters that LLVM takes without quotes."""
@@ -175,26 +250,16 @@ class _Printer:
 
     # ------------------------------------------------------------------ programs
 
-    def entry(self, program: Program) -> None:
-        """Print all kernels and the function that calls them in order."""
-        self.names.add(ENTRY)
+    def entry(self, program: Program, names: Mapping[_Variant, str]) -> None:
+        """Print the function that runs the steps in order. names: of the kernels' functions."""
         e = Emitter(self.module)
         status = e.alloca("i64", align=8)
         e.line(f"store i64 0, ptr {status}, align 8")
-        printed: dict[tuple[int, tuple[int, ...]], str] = {}
         for step in program.steps:
             match step:
                 case KernelCall(kernel, places):
-                    alignments = tuple(
-                        gcd(ALIGNMENT, place.offset) if place.kind == "arena" else buffer.dtype.itemsize
-                        for place, buffer in zip(places, kernel.params, strict=True)
-                    )
-                    key = id(kernel), alignments
-                    if key not in printed:
-                        printed[key] = self.name(kernel.name)
-                        self.kernel(kernel, alignments, printed[key])
                     pointers = [f"ptr {_pointer(e, place, 0)}" for place in places]
-                    e.line(f"call void @{printed[key]}({', '.join([*pointers, f'ptr {status}'])})")
+                    e.line(f"call void @{names[_Variant.of(step)]}({', '.join([*pointers, f'ptr {status}'])})")
                     if has_checks(kernel.body):
                         _return_failure(e, status)
                 case MatmulCall():
