@@ -10,7 +10,6 @@ import abc
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +19,7 @@ from graphc.errors import DeviceError
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 
+from .cpu.jit import Compilation
 from .executable import build
 from .program import Program
 from .timing import Times, timed
@@ -72,9 +72,12 @@ class CpuBackend(Backend):
         with timed(seconds, "build"):
             inputs, outputs = [n.type for n in graph.inputs], [n.type for n in graph.outputs]
             content = print_graph(graph) + (f"\nsearch {self.search}" if self.search else "")
-            return build(
-                content, inputs, outputs, state, partial(self.compiler.make, graph, state, seconds, self.search)
-            )
+
+            def make(compilation: Compilation) -> Program:
+                planned: Program = self.compiler.make(graph, state, seconds, self.search, compilation)
+                return planned
+
+            return build(content, inputs, outputs, state, make)
 
 
 class CudaBackend(Backend):

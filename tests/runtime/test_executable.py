@@ -99,7 +99,7 @@ def make(compilation: jit.Compilation, shape: tuple[int, ...] = SHAPE, factor: f
     return program(shape, factor)
 
 
-def given(program: Program, text: str) -> Callable[[jit.Compilation], Program]:
+def adding(program: Program, text: str) -> Callable[[jit.Compilation], Program]:
     """A `make` that adds one module."""
 
     def make(compilation: jit.Compilation) -> Program:
@@ -112,7 +112,14 @@ def given(program: Program, text: str) -> Callable[[jit.Compilation], Program]:
 def built(cache: DiskCache | None = None, shape: tuple[int, ...] = SHAPE, factor: float = 10) -> Executable:
     """Inputs a, b, state; outputs (state, result)."""
     t = TensorType(shape, float32)
-    return build(f"test {shape} {factor}", [t, t, t], [t, t], {0: 2}, lambda compilation: make(compilation, shape, factor), cache=cache)
+    return build(
+        f"test {shape} {factor}",
+        [t, t, t],
+        [t, t],
+        {0: 2},
+        lambda compilation: make(compilation, shape, factor),
+        cache=cache,
+    )
 
 
 @pytest.fixture(scope="module", params=["gate", "python"])
@@ -238,7 +245,7 @@ def test_two_states_that_share_memory_are_refused() -> None:
     t = TensorType((4,), float32)
     text = "define i64 @graphc_entry(ptr %t, ptr %a, ptr %c) nounwind {\n  ret i64 0\n}\n"
     told = Program((), (Buffer("a", float32, 4), Buffer("b", float32, 4)), (), 0)
-    run = build("two states", [t, t], [t, t], {0: 0, 1: 1}, given(told, text))
+    run = build("two states", [t, t], [t, t], {0: 0, 1: 1}, adding(told, text))
     memory = np.zeros(10, np.float32)
     run(memory[:4], memory[4:8])
     for _ in range(2):
@@ -320,7 +327,7 @@ define i64 @graphc_entry(ptr %table, ptr %arena, ptr %constants) nounwind {
 """
     t = TensorType((), float64)
     told = Program((), (Buffer("a", float64, 1), Buffer("b", float64, 1)), (), 0)
-    run = build("scalar", [t], [t], {}, given(told, text))
+    run = build("scalar", [t], [t], {}, adding(told, text))
     for value in (2.5, 3, True, np.float64(-1), np.asarray(4.0)):
         found = run(value)  # type: ignore[arg-type]
         assert [x.shape for x in found] == [()]
@@ -347,7 +354,7 @@ define i64 @graphc_entry(ptr %table, ptr %arena, ptr %constants) nounwind {{
 }}
 """
     told = Program((), (Buffer("a", dtype, t.size), Buffer("b", dtype, t.size)), (), 0)
-    run = build(f"copy {t}", [t], [t], {}, given(told, text))
+    run = build(f"copy {t}", [t], [t], {}, adding(told, text))
     x = np.asarray(np.random.default_rng(0).integers(0, 2, shape)).astype(dtype.numpy)
     (found,) = run(x)
     assert found.dtype == dtype.numpy
@@ -400,7 +407,7 @@ out:
 }
 """
     t = TensorType((1,), int64)
-    run = build("waits", [t], [], {}, given(Program((), (Buffer("a", int64, 1),), (), 0, ("late",)), text))
+    run = build("waits", [t], [], {}, adding(Program((), (Buffer("a", int64, 1),), (), 0, ("late",)), text))
     cell = np.zeros(1, np.int64)
     timer = threading.Timer(0.05, lambda: cell.__setitem__(0, 1))
     timer.start()
@@ -522,7 +529,7 @@ def test_code_for_another_machine_isn_t_built_to_run() -> None:
 def test_text_without_an_entry_is_refused() -> None:
     text = "define i64 @other(ptr %t, ptr %a, ptr %c) {\n  ret i64 0\n}\n"
     with pytest.raises(CompileError, match="graphc_entry"):
-        build("no entry", [F] * 3, [F] * 2, {0: 2}, given(program(SHAPE, 1), text))
+        build("no entry", [F] * 3, [F] * 2, {0: 2}, adding(program(SHAPE, 1), text))
 
 
 def test_a_program_that_doesn_t_fit_its_types_is_refused() -> None:
