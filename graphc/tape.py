@@ -35,7 +35,8 @@ from graphc.errors import (
 from graphc.ir.origin import user_location
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import LEAF, STOP_GRADIENT
-from graphc.ops.movement import broadcast_to
+from graphc.ops.movement import SLICE, broadcast_to
+from graphc.ops.patch import put_slice
 from graphc.primitive import Primitive
 from graphc.records import (
     Leaf,
@@ -463,6 +464,9 @@ def _replaced(link: ViewOf, part: Tensor) -> Tensor:
         for op, attrs in link.path[:-1]:
             stages.append(dispatch.apply(op, stages[-1], **attrs))
     for (op, attrs), whole in zip(reversed(link.path), reversed(stages), strict=True):
+        if op is SLICE:
+            part = put_slice(whole, part, **attrs)
+            continue
         with no_grad():
             ones = wrap(np.ones(part.shape, part._data.dtype))
             covered = cotangent_of_operand(op, 0, ones, part, (whole,), attrs)

@@ -463,7 +463,9 @@ class Tensor:
             _state.interpreter.assign(self, ew.where(key, value, self), "x[mask] =")
         else:
             part = subscript.index(self, key)
-            if part is not self and part._view is None:
+            if isinstance(value, Tensor) and _same_elements(value, part):
+                return  # x[key] += y ends in x[key] = what was just changed
+            if part is not self and part._view is None and part.size:
                 raise IndexingError(
                     "x[key] = value needs a key of ints, slices, None and Ellipsis (or one boolean mask); for integer "
                     "arrays use graphc.where with a mask, or scatter_add."
@@ -620,6 +622,13 @@ class Tensor:
 
     def matmul(self, other: Operand) -> Tensor:
         return linalg.matmul(self, other)  # type: ignore[no-any-return]
+
+
+def _same_elements(x: Tensor, y: Tensor) -> bool:
+    """Whether two tensors are the same view of the same memory."""
+    if x._view is None or y._view is None:
+        return x is y
+    return x._view.base is y._view.base and x._view.path == y._view.path
 
 
 def wrap(array: npt.NDArray[Any]) -> Tensor:

@@ -22,7 +22,8 @@ from graphc.ir.node import Node, constant, fresh_input, make, topological
 from graphc.ir.rewrite import substitute
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import GRADIENT, LEAF, STOP_GRADIENT, TANGENT
-from graphc.ops.movement import RESHAPE, broadcast_to
+from graphc.ops.movement import RESHAPE, SLICE, broadcast_to
+from graphc.ops.patch import put_slice
 from graphc.optim import optimizer as optim
 from graphc.primitive import Primitive
 from graphc.records import Leaf, Record, ViewOf, recording
@@ -292,6 +293,9 @@ class Tracer(Interpreter):
             stages.append(make(op, (stages[-1],), attrs))
         value: Any = self.node(part)
         for (op, attrs), whole in zip(reversed(path), reversed(stages), strict=True):
+            if op is SLICE:
+                value = put_slice(whole, value, **attrs)
+                continue
             ones = constant(np.ones((), value.dtype.numpy))
             ones = broadcast_to(ones, value.shape)
             covered = cotangent_of_operand(op, 0, ones, value, (whole,), attrs)

@@ -23,6 +23,7 @@ MAX_MEMBERS = 96  # nodes in a kernel: what a code generator still compiles in m
 MAX_VIEWS = 192  # nodes in a kernel, movements included
 MAX_REPEATS = 64  # a cheap value may be computed so many times instead of being stored
 MAX_REPEATED_CHAIN = 4  # and so may no more than so many of them, one behind the other
+NEARLY_ONCE = 1.25  # evaluations for each element that still count as one: an array and its border
 MAX_ROW_STEPS = 16  # operations between a reduction and the rows it goes into
 SCALAR_REPEATS = 16  # a single number may be computed at so many points
 SIDE_BY_SIDE = 1 << 14  # elements: independent kernels up to this size are cheaper as one
@@ -119,7 +120,8 @@ class Group:
                 flats[flat] = max(flats.get(flat, 0), points) if flat is not None else flats.get(flat, 0) + points
         flat = next(iter(flats)) if len(flats) == 1 and unknown < 2 else None
         if own.kind == "map":
-            return self.admit_map(node, own, consumers, flat, sum(flats.values()), strict)
+            places = len(flats.keys() - {None}) + unknown
+            return self.admit_map(node, own, consumers, flat, sum(flats.values()), places, strict)
         return self.admit_reduction(node, own, flat)
 
     def scrambles(self, node: Node, own: Access) -> bool:
@@ -137,7 +139,14 @@ class Group:
         return False
 
     def admit_map(
-        self, node: Node, own: Access, consumers: Sequence[Node], flat: Affine | None, points: int, strict: bool
+        self,
+        node: Node,
+        own: Access,
+        consumers: Sequence[Node],
+        flat: Affine | None,
+        points: int,
+        places: int,
+        strict: bool,
     ) -> Admission | None:
         repeated = max(self.repeated[c] for c in consumers)
         if len(self.flat) >= (MAX_VIEWS if own.view else MAX_MEMBERS):
@@ -150,9 +159,11 @@ class Group:
         if not own.view:
             if own.compute.check is not None and not self.in_order(node, flat):
                 return None  # every element's check must be seen
-            if points > node.type.size:
+            if points > NEARLY_ONCE * node.type.size:
                 if node.type.size == 1 and points > SCALAR_REPEATS:
                     return None  # a number for all: computed once, before
+                if places > 2 and any(x.op.body is not None for x in node.inputs):
+                    return None  # read at neighbouring places, as stencils do: stored, or every step would multiply
                 repeated += 1
                 if own.costly or points > MAX_REPEATS * node.type.size or repeated > MAX_REPEATED_CHAIN:
                     return None

@@ -6,6 +6,7 @@ from graphc.ir.node import Node
 from graphc.ir.rewrite import Rule
 from graphc.ops import elementwise as ew
 from graphc.ops import movement as mv
+from graphc.ops import patch
 from graphc.ops import reduction as red
 from graphc.types import Shape
 
@@ -153,6 +154,46 @@ def slice_of_concat(node: Node) -> Node | None:
     return mv.slice_(part, start, stop, step)  # type: ignore[no-any-return]
 
 
+def slice_of_put(node: Node) -> Node | None:
+    """A slice of what was put into an array, or of what was left of the array.
+
+    A part that is most of the array (a grid without its border) is read from the whole, since that is what is stored.
+    """
+    whole = node.inputs[0]
+    if whole.op is not patch.PUT_SLICE or not _by_ones(node) or not _by_ones(whole):
+        return None
+    x, part = whole.inputs
+    (a, b), (low, high) = ((side.attrs["start"], side.attrs["stop"]) for side in (node, whole))
+    rows = list(zip(a, b, low, high, strict=True))
+    if any(end <= first or last <= start for start, end, first, last in rows):
+        return mv.slice_(x, a, b, node.attrs["step"])  # type: ignore[no-any-return]
+    small = 2 * part.type.size <= x.type.size or part.op is mv.BROADCAST_TO
+    if small and all(first <= start and end <= last for start, end, first, last in rows):
+        start, stop = ([n - first for n, first in zip(side, low, strict=True)] for side in (a, b))
+        return mv.slice_(part, start, stop, node.attrs["step"])  # type: ignore[no-any-return]
+    return None
+
+
+def put_of_put(node: Node) -> Node | None:
+    """What is overwritten needn't be written; what is put back where it was needn't either."""
+    x, part = node.inputs
+    if part.type.size == 0 or (part.op is mv.SLICE and part.inputs[0] is x and part.attrs == node.attrs):
+        return x
+    if x.op is not patch.PUT_SLICE:
+        return None
+    if x.attrs == node.attrs or (
+        _by_ones(node)
+        and all(map(int.__le__, node.attrs["start"], x.attrs["start"]))
+        and all(map(int.__ge__, node.attrs["stop"], x.attrs["stop"]))
+    ):
+        return node.replace((x.inputs[0], part))
+    return None
+
+
+def _by_ones(node: Node) -> bool:
+    return all(step == 1 for step in node.attrs["step"])
+
+
 def concat_of_concat(node: Node) -> Node | None:
     """Joining along one axis is associative; parts without elements there drop out."""
     axis = node.attrs["axis"]
@@ -193,6 +234,8 @@ RULES = (
     Rule("permute of broadcast", permute_of_broadcast, "fewer elements are moved", ops=(mv.PERMUTE_DIMS,)),
     Rule("slice of pad", slice_of_pad, "what is cut off needn't be made", ops=(mv.SLICE,)),
     Rule("slice of concat", slice_of_concat, "what is cut off needn't be joined", ops=(mv.SLICE,)),
+    Rule("slice of put", slice_of_put, "what was put there, or what was left", ops=(mv.SLICE,)),
+    Rule("put of put", put_of_put, "what is overwritten needn't be written", ops=(patch.PUT_SLICE,)),
     Rule("concat of concat", concat_of_concat, "one copy instead of two", ops=(mv.CONCAT,)),
     Rule(
         "broadcast operand",

@@ -110,6 +110,17 @@ def _pad(x: Array, low: Any, high: Any, interior: Any, value: Any) -> Array:
     return moved(shape, x.dtype, origin, value)
 
 
+def _put_slice(x: Array, part: Array, start: Any, stop: Any, step: Any) -> Array:
+    ranges = [range(*entry) for entry in zip(start, stop, step, strict=True)]
+
+    def origin(index: Any) -> Any:
+        if all(i in steps for i, steps in zip(index, ranges, strict=True)):
+            return part[tuple(steps.index(i) for i, steps in zip(index, ranges, strict=True))]
+        return x[index]
+
+    return moved(x.shape, x.dtype, origin)
+
+
 def _concat(*xs: Array, axis: int) -> Array:
     pieces = [x[(slice(None),) * axis + (i,)] for x in xs for i in range(x.shape[axis])]
     shape = (*xs[0].shape[:axis], len(pieces), *xs[0].shape[axis + 1 :])
@@ -349,6 +360,7 @@ REFERENCES: dict[str, Callable[..., Array]] = {
         lambda index: x[tuple(a + i * s for a, i, s in zip(start, index, step, strict=True))],
     ),
     "pad": _pad,
+    "put_slice": _put_slice,
     "flip": lambda x, axes: moved(
         x.shape, x.dtype, lambda index: x[tuple(~i if a in axes else i for a, i in enumerate(index))]
     ),

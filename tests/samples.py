@@ -279,6 +279,12 @@ def _pad(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("pad", (random(rng, (3,), int64),), {"low": (1,), "high": (1,), "interior": (0,), "value": 7})
 
 
+def _put_slice(rng: np.random.Generator) -> Iterator[Sample]:
+    for sample in _slice(rng):
+        part = sample.arrays[0][tuple(slice(*entry) for entry in zip(*sample.attrs.values(), strict=True))]
+        yield Sample("put_slice", (sample.arrays[0], random(rng, part.shape, dtype_of(part.dtype))), sample.attrs)
+
+
 def _flip(rng: np.random.Generator) -> Iterator[Sample]:
     for shape, axes in (((), ()), ((5,), (0,)), ((2, 3), (1,)), ((2, 3, 4), (0, 2)), ((0, 2), (0,))):
         yield Sample("flip", (random(rng, shape),), {"axes": axes})
@@ -484,6 +490,7 @@ SPECIAL: dict[str, Callable[[np.random.Generator], Iterator[Sample]]] = {
     "sum_to": _sum_to,
     "slice": _slice,
     "pad": _pad,
+    "put_slice": _put_slice,
     "flip": _flip,
     "concat": _concat,
     "iota": _iota,

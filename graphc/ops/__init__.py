@@ -1,6 +1,6 @@
 """The operations: records (what the system knows of each) and the functions that users call.
 
-elementwise logistic reduction movement linalg convolution pooling indexing sorting random, and marks (for
+elementwise logistic reduction movement patch linalg convolution pooling indexing sorting random, and marks (for
 differentiation).
 `PRIMITIVES` is the registry: every record by its name. A new record is added to its file's PRIMITIVES tuple.
 """
@@ -16,6 +16,7 @@ from graphc.ops import (
     logistic,
     marks,
     movement,
+    patch,
     pooling,
     random,
     reduction,
@@ -23,7 +24,10 @@ from graphc.ops import (
 )
 from graphc.primitive import Primitive
 
-_ROOMS = (elementwise, logistic, reduction, movement, linalg, convolution, pooling, indexing, sorting, random, marks)
+_ROOMS = (
+    *(elementwise, logistic, reduction, movement, patch, linalg, convolution, pooling),
+    *(indexing, sorting, random, marks),
+)
 
 PRIMITIVES: dict[str, Primitive] = {primitive.name: primitive for room in _ROOMS for primitive in room.PRIMITIVES} | {
     p.name: p for p in (INPUT, CONSTANT, ITEM)

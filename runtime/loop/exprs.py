@@ -34,13 +34,15 @@ class Builder:
         return self._intern(key, lambda: Load(buffer, offset, mask, other if mask is not None else 0))
 
     def call(self, op: str, args: tuple[Expr, ...], dtype: DType) -> Expr:
-        """A Call; casts to the same dtype, `and`s with itself and selections by literals are already gone."""
+        """A Call, without casts to the same dtype, `and`s with itself, selections by literals or twice by one mask."""
         if op == "cast" and args[0].dtype is dtype:
             return args[0]
         if op == "and" and args[0] is args[1]:
             return args[0]
-        if op == "select" and isinstance(args[0], Literal):
-            return args[1] if args[0].value else args[2]
+        if op == "select":
+            if isinstance(args[0], Literal):
+                return args[1] if args[0].value else args[2]
+            args = (args[0], _chosen(args[1], args[0], 1), _chosen(args[2], args[0], 2))
         return self._intern((Call, op, dtype, *map(id, args)), lambda: Call(op, args, dtype))
 
     def both(self, a: Expr | None, b: Expr | None) -> Expr | None:
@@ -99,6 +101,13 @@ class Builder:
         if found is None:
             found = self._table[key] = make()
         return found
+
+
+def _chosen(value: Expr, condition: Expr, which: int) -> Expr:
+    """What a selection by `condition` gives where its outcome is known already: its argument number `which`."""
+    while isinstance(value, Call) and value.op == "select" and value.args[0] is condition:
+        value = value.args[which]
+    return value
 
 
 def combine(parts: list[tuple[Offset, int]], const: int = 0) -> Offset:

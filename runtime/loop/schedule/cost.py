@@ -191,6 +191,9 @@ def _stage(stage: Stage, depends: dict[str, frozenset[str]]) -> StageFacts:
     for fold in stage.folds:
         depends[fold.var.name] = dependence(fold.value, depends) - {axis.name for axis in stage.axes}
         fold_loads.update((_load(p, depends), None) for p in parts(fold.value) if isinstance(p, Load))
+    if stage.folds:  # what is used more than once on the way to a fold was given a name
+        for let in stage.lets:
+            fold_loads.update((_load(p, depends), None) for p in parts(let.value) if isinstance(p, Load))
     accesses = {**fold_loads, **accesses}
     return StageFacts(stage, tuple(accesses), tuple(a for a in accesses if a in fold_loads), arithmetic)
 

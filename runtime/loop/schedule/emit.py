@@ -12,6 +12,7 @@ from graphc.runtime.loop.naive import identity
 from graphc.runtime.loop.nest import Nest, Stage
 from graphc.types import bool_, int64
 
+from .borders import Pieces, pieces
 from .choose import Plan
 from .cost import ARITHMETIC, SIMPLE, Access, Facts
 from .folds import emit_stage
@@ -24,7 +25,8 @@ MOST_WRITTEN_OUT = 160  # instructions, roughly, of an epilogue, over all vector
 def emit(facts: Facts, plan: Plan) -> Kernel:
     """The kernel of the collapsed nest that `facts` tells of."""
     nest = facts.nest
-    body = _Emitter(nest, facts, plan, _carried(nest), tuple(_groups(nest)), {}).blocks(
+    cut = pieces(nest, plan.lanes, plan.width)
+    body = _Emitter(nest, facts, plan, _carried(nest), tuple(_groups(nest)), {}, cut).blocks(
         plan.order, Rewriter(), (), None, outermost=True
     )
     return Kernel(nest.name, nest.params, body, nest.inplace)
@@ -59,8 +61,8 @@ def regions(extent: int, size: int, unit: int = 1) -> list[Region]:
 @dataclass(frozen=True, slots=True)
 class _Emitter:
     """carried: names of variables that later stages need, of one number for each point of a tile. groups: the stages
-    to run. partial: where folds that are summed in pieces have got to. panel: where carried variables are left in
-    memory for stages that follow when all lanes are done."""
+    to run. cut: axes in pieces (borders.py). partial: where folds that are summed in pieces have got to. panel: where
+    carried variables are left in memory for stages that follow when all lanes are done."""
 
     nest: Nest
     facts: Facts
@@ -68,6 +70,7 @@ class _Emitter:
     carried: frozenset[str]
     groups: tuple[tuple[Stage, ...], ...]
     panel: Mapping[str, Buffer]
+    cut: Mapping[Axis, Pieces]
     partial: Mapping[str, Load] = field(default_factory=dict)
 
     def blocks(
@@ -93,7 +96,12 @@ class _Emitter:
             return self.paneled(order[0], rewriter, rows)
         axis, rest = order[0], order[1:]
         is_lanes = axis == self.plan.lanes
-        parts = regions(axis.extent, self.plan.tile(axis), self.plan.width if is_lanes else 1)
+        unit = self.plan.width if is_lanes else 1
+        parts = [
+            replace(part, start=part.start + low)
+            for low, high in self.cut.get(axis, ((0, axis.extent),))
+            for part in regions(high - low, self.plan.tile(axis), unit)
+        ]
         number = Axis(f"{axis.name}_block", sum(part.count for part in parts))
         parallel = outermost and self.plan.grain > 0 and number.extent > 1
         body: Block = ()
@@ -111,7 +119,10 @@ class _Emitter:
                 inner_rows = (*rows, Axis(f"{axis.name}_row", part.size))
                 at += inner_rows[-1]
             still = outermost and number.extent == 1  # no loop so far: the next one may be the parallel one
-            block = self.blocks(rest, rewriter.with_axes({axis.name: at}), inner_rows, inner_lanes, outermost=still)
+            inside = rewriter.with_axes({axis.name: at})
+            if parallel:
+                inside = inside.ranging(number, done, done + part.count)
+            block = self.blocks(rest, inside, inner_rows, inner_lanes, outermost=still)
             if parallel:
                 block = _between(number, done, done + part.count, block)
             elif part.count > 1:
@@ -243,7 +254,11 @@ class _Emitter:
         found: dict[str, Expr] = {}
         for stage in stages:
             for let in stage.lets:
-                body += (rewriter.let(let),)
+                bound = rewriter.let(let)
+                if isinstance(bound.value, Literal) and let.var.name not in self.carried:
+                    rewriter = rewriter.with_variables({let.var.name: bound.value})  # a condition, decided here
+                    continue
+                body += (bound,)
                 if let.var.name in self.carried and tile.axes:
                     kept = tile.buffer(f"{let.var.name}_kept", let.var.dtype)
                     before += (Alloc(kept),)

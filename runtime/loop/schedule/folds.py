@@ -187,9 +187,10 @@ class _Stage:
         stage = self.stage
         values = [rewriter.expr(fold.value) for fold in stage.folds]
         positional = any(accumulator.positional for accumulator in accumulators)
-        if inner.rows and stage.folds and not (stage.lets or stage.checks or stage.stores) and not positional:
-            return _staged(values, inner, accumulators)
-        body: Block = tuple(rewriter.let(let) for let in stage.lets)
+        lets = tuple(rewriter.let(let) for let in stage.lets)
+        if inner.rows and stage.folds and not (stage.checks or stage.stores) and not positional:
+            return _staged(lets, values, inner, accumulators)
+        body: Block = lets
         body += tuple(rewriter.check(check) for check in stage.checks)
         for value, accumulator in zip(values, accumulators, strict=True):
             if accumulator.positional:
@@ -365,9 +366,9 @@ def _needed(value: Expr, neutral: Scalar | None) -> tuple[Expr, ...]:
 # ---------------------------------------------------------------------------------------------- staging
 
 
-def _staged(values: list[Expr], inner: Tile, accumulators: list[_Accumulator]) -> Block:
+def _staged(lets: tuple[Let, ...], values: list[Expr], inner: Tile, accumulators: list[_Accumulator]) -> Block:
     """Accumulate `values` at all points of a tile with rows, each load as far outside of the rows as it can stand."""
-    found = {load: None for value in values for load in _top_loads(value)}
+    found = {load: None for value in (*(let.value for let in lets), *values) for load in _top_loads(value)}
     depends = {load: frozenset(axis for axis in inner.rows if _depends(load, axis)) for load in found}
     laned = {load: inner.lanes is not None and _depends(load, inner.lanes) for load in found}
     # Broadcast numbers count too: what row loops repeat, the code generator reads once and keeps.
@@ -392,7 +393,7 @@ def _staged(values: list[Expr], inner: Tile, accumulators: list[_Accumulator]) -
             levels[level] += (Let(Var(name, load.dtype), load),)
             stands[load] = Var(name, load.dtype)
     steps = [a.step(_replaced(v, stands), inner) for a, v in zip(accumulators, values, strict=True)]
-    body: Block = tuple(steps)
+    body: Block = (*(Let(let.var, _replaced(let.value, stands)) for let in lets), *steps)
     if inner.lanes is not None:
         body = (For(inner.lanes, "vector", body, inner.width),)
     body = levels[-1] + body

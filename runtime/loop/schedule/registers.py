@@ -19,6 +19,7 @@ LATENCY = 4.0  # cycles from one multiply-add to the next on the same register
 LOOP, TILE = 0.75, 20.0  # cycles of overhead of an iteration, and of starting and ending a tile
 MOST_VECTORS = 4
 VARIANT = 0.02  # what another size of tiles may cost, as a share of the time
+MOST_CODE = 256  # instructions, roughly, for all points of a tile with rows
 SMALLER_SIDE = 8  # of two row axes, the less cut has at most so many points
 
 
@@ -51,6 +52,8 @@ def register_tiles(
             count = prod(size for _, size in rows)
             staged = model.staged(rows) * vectors
             if (vectors * count * max(1, len(stage.folds)) + staged) * wide + 1 > room and (rows or vectors > 1):
+                continue
+            if rows and vectors * count * facts.arithmetic / SIMPLE > MOST_CODE:
                 continue
             found.append((model.cost(vectors, rows) * _variants(lanes, own, width, vectors, rows), vectors, rows))
     return sorted(found, key=lambda option: option[0])

@@ -18,13 +18,15 @@ TRUE, FALSE = Literal(True, bool_), Literal(False, bool_)
 class Rewriter:
     """axes: name -> what stands for the axis. variables: name -> what stands for the Var. buffers: name -> the buffer
     to use instead, the factor for its offsets, and what is added to them. loads: what is read instead of a load, with
-    axes still to be rewritten. facts: conditions known to hold."""
+    axes still to be rewritten. facts: conditions known to hold. ranges: by name, the first and last value of an axis
+    where not all that its extent allows are met."""
 
     axes: Mapping[str, Affine] = field(default_factory=dict)
     variables: Mapping[str, Expr] = field(default_factory=dict)
     buffers: Mapping[str, tuple[Buffer, int, Affine]] = field(default_factory=dict)
     loads: Mapping[Load, Load] = field(default_factory=dict)
     facts: frozenset[Expr] = frozenset()
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def affine(self, at: Affine) -> Affine:
         if not any(axis.name in self.axes for axis, _ in at.terms):
@@ -102,10 +104,18 @@ class Rewriter:
             case Call("not", (a,)) if a in (TRUE, FALSE):
                 return FALSE if a == TRUE else TRUE
             case Call(op, (Index(at), Literal(value=int(bound)))):
-                return decided(op, *at.bounds(), bound) or call
+                return decided(op, *self.bounds(at), bound) or call
             case Call(op, (Index(a), Index(b))):
-                return decided(op, *(a - b).bounds(), 0) or call
+                return decided(op, *self.bounds(a - b), 0) or call
         return call
+
+    def bounds(self, at: Affine) -> tuple[int, int]:
+        """The least and the largest value of an affine form of rewritten axes."""
+        low = high = at.const
+        for axis, step in at.terms:
+            first, last = self.ranges.get(axis.name, (0, axis.extent - 1))
+            low, high = low + step * (first if step > 0 else last), high + step * (last if step > 0 else first)
+        return low, high
 
     def let(self, let: Let) -> Let:
         return Let(let.var, self.expr(let.value))
@@ -126,6 +136,13 @@ class Rewriter:
 
     def with_axes(self, axes: Mapping[str, Affine]) -> Rewriter:
         return replace(self, axes={**self.axes, **axes})
+
+    def with_variables(self, variables: Mapping[str, Expr]) -> Rewriter:
+        return replace(self, variables={**self.variables, **variables})
+
+    def ranging(self, axis: Axis, low: int, high: int) -> Rewriter:
+        """For code that runs where low <= axis < high only."""
+        return replace(self, ranges={**self.ranges, axis.name: (low, high - 1)})
 
 
 def decided(op: str, low: int, high: int, bound: int) -> Literal | None:

@@ -96,6 +96,27 @@ def test_products(m: int, n: int, k: int, ta: bool, tb: bool, batch: Shape, targ
     check(product(m, n, k, ta, tb, batch, dtype), TARGETS[target])
 
 
+def distances(n: int, m: int, d: int, dtype: DType = float32) -> Nest:
+    """Sums of squares of differences: what is squared has a name, so it isn't computed twice."""
+    a, b = inputs((n, 1, d), (1, m, d), dtype=dtype)
+    apart = elementwise.subtract(a, b)
+    return lower(Graph([a, b], [reduction.sum(elementwise.multiply(apart, apart), 2)]), (n, m, d), (0, 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(EXTENTS, EXTENTS, EXTENTS, st.sampled_from(TARGET_NAMES), st.sampled_from([float32, float64]))
+def test_distances(n: int, m: int, d: int, target: str, dtype: DType) -> None:
+    check(distances(n, m, d, dtype), TARGETS[target])
+
+
+def test_distances_are_tiled_like_products() -> None:
+    """Many points side by side use each coordinate, and what lanes would have to gather is packed before."""
+    kernel = check(distances(300, 32, 16), TARGETS["x86-64-v4"])
+    found = [s for s in statements(kernel.body) if isinstance(s, Accumulate)]
+    assert max(s.buffer.size for s in found) >= 8 * 16
+    assert any(isinstance(s, Alloc) and s.buffer.name.endswith("_packed") for s in statements(kernel.body))
+
+
 @pytest.mark.parametrize("name", TARGET_NAMES)
 @pytest.mark.parametrize(("ta", "tb"), [(False, False), (False, True), (True, False)])
 def test_a_product_keeps_its_sums_in_registers(name: str, ta: bool, tb: bool) -> None:
