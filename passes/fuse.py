@@ -18,16 +18,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.errors import VerifyError
+from graphc.ir.expr import Affine
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node, make, parameter, topological
 
-from .access import Accesses
+from .access import Accesses, flat_of
 from .groups import FEW_POINTS, Admission, Group
 from .parts import beside_other_parts, is_part, lies_in_parts
 from .siblings import Siblings
 
 MAX_HOMES = 4  # kernels that may compute a cheap value again
 MAX_VIEW_HOMES = 64  # kernels that may read through the same view, or compute the same single number
+MAX_PACKED_HOMES = 3  # from so many products on, a matrix that each would turn over first is turned over once
 MAX_REPEATED = 4  # cheap values that may be computed again one behind the other
 
 
@@ -112,13 +114,37 @@ def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Access
     """Whether computing a value in several kernels beats storing it: it's a view, or cheap and reads one array."""
     own = access(node)
     if own.view:
-        return len(readers) <= MAX_VIEW_HOMES
+        return len(readers) < (MAX_PACKED_HOMES if lies_across(node, readers, access) else MAX_VIEW_HOMES + 1)
     homes = MAX_VIEW_HOMES if node.type.size == 1 else MAX_HOMES
     if own.kind != "map" or own.costly or own.compute.check is not None or len(readers) > homes:
         return False
     arrays = [x for x in node.inputs if x.type.size > 1]
     repeats = max(home.repeated[c] for home, consumers in readers.items() for c in consumers)
     return len(arrays) <= 1 and repeats < MAX_REPEATED
+
+
+def lies_across(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:
+    """Whether `node` is a view that all its readers multiply by, whose neighbours along their results' last dimension
+    are neighbours, but don't lie so: they'd be gathered, or copied by each reader (a recurrent layer's weights)."""
+    own = access(node)
+    if len(own.reads) != 1 or not own.moves:
+        return False
+    source = flat_of(own.reads[0].index, node.inputs[0].shape)
+    place = {t.terms[0][0]: d for d, t in enumerate(own.compute.target) if isinstance(t, Affine) and len(t.terms) == 1}
+    if source is None or len(place) < node.ndim:
+        return False
+    steps = {d: source.coefficient(axis) for axis, d in place.items()}
+    for consumer in (c for consumers in readers.values() for c in consumers):
+        reader = access(consumer)
+        last = reader.compute.target[-1] if reader.compute.target else None
+        if reader.kind != "contraction" or not isinstance(last, Affine) or len(last.terms) != 1:
+            return False
+        lane = last.terms[0][0]
+        for read in (r for r in reader.reads if consumer.inputs[r.operand] is node):
+            along = [i.coefficient(lane) if isinstance(i, Affine) else 0 for i in read.index]
+            if along[-1] != 1 or sum(c * steps[d] for d, c in enumerate(along)) <= 1:
+                return False
+    return True
 
 
 def store_instead(

@@ -263,3 +263,20 @@ def test_random_programs(program: tuple[list[Node], list[Node]]) -> None:
     inputs, outputs = program
     used = [x for x in inputs if x in Graph(inputs, outputs).users]
     check(used, outputs, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("products", "copies"), [(2, 0), (3, 1), (7, 1)])
+def test_a_matrix_that_many_products_turn_over_is_turned_over_once(products: int, copies: int) -> None:
+    w = new(16, 24)
+    xs = [new(4, 24) for _ in range(products)]
+    fused = fuse(Graph([w, *xs], [linalg.matmul(x, movement.matrix_transpose(w)) for x in xs]))
+    groups = fused_nodes(fused)
+    assert sum(g.attrs["graph"].outputs[0].op is movement.PERMUTE_DIMS for g in groups) == copies
+    assert len(groups) == products + copies
+
+
+def test_a_left_factor_is_read_as_it_lies() -> None:
+    w = new(16, 24)
+    xs = [new(16, 4) for _ in range(5)]
+    fused = fuse(Graph([w, *xs], [linalg.matmul(movement.matrix_transpose(w), x) for x in xs]))
+    assert len(fused_nodes(fused)) == 5
