@@ -25,6 +25,9 @@ class Runner(Protocol):
     def step(self, optimizer: Any) -> bool:
         """Take one step of an optimizer; False if its own code has to."""
 
+    def compiled(self, graph: Any, name: str) -> Callable[[], Callable[..., Any] | None]:
+        """Begin to compile a graph; gives what waits for the result, a function of arrays (None: there can't be one)"""
+
 
 class _House:
     """Who runs composed functions: nobody, until `opener` gives a runner that is asked for."""

@@ -31,6 +31,7 @@ Operand: TypeAlias = "Tensor | npt.NDArray[Any] | Scalar"
 AxisLike: TypeAlias = "int | Sequence[int] | None"
 Hook: TypeAlias = "Callable[[Tensor], Tensor | None]"
 _NO_ATTRS: dict[str, Any] = {}
+_OVER_ALL = [{"axes": tuple(range(ndim)), "keepdims": False} for ndim in range(65)]  # a reduction to one number
 _new = object.__new__
 
 
@@ -401,6 +402,11 @@ class Tensor:
         return ew.power(self, exponent)  # type: ignore[no-any-return]
 
     def __matmul__(self, other: Operand) -> Tensor:
+        a = self._data
+        if a is not None and a.ndim == 2 and a.dtype.kind == "f" and isinstance(other, Tensor):
+            b = other._data
+            if b is not None and b.ndim == 2 and b.dtype is a.dtype:
+                return _state.evaluate(linalg.MATMUL, (self, other), _NO_ATTRS)  # type: ignore[no-any-return]
         return linalg.matmul(self, other)  # type: ignore[no-any-return]
 
     def __rmatmul__(self, other: Operand) -> Tensor:
@@ -535,6 +541,9 @@ class Tensor:
         return _state.interpreter.created(wrap(cupy.asarray(data)))
 
     def sum(self, axis: AxisLike = None, keepdims: bool = False) -> Tensor:
+        data = self._data
+        if axis is None and keepdims is False and data is not None and data.dtype.kind == "f":
+            return _state.evaluate(reduction.SUM, (self,), _OVER_ALL[data.ndim])  # type: ignore[no-any-return]
         return reduction.sum(self, axis, keepdims)  # type: ignore[no-any-return]
 
     def mean(self, axis: AxisLike = None, keepdims: bool = False) -> Tensor:

@@ -291,6 +291,21 @@ class Kernels:
             result._record = _record(form.primitive, operands, out)
         return result
 
+    def compiled(self, graph: Graph, name: str) -> Callable[[], Run | None]:
+        task = _compiled(graph)
+        task.begin()
+
+        def wait() -> Run | None:
+            try:
+                return task.result()
+            except CompileError as error:
+                warnings.warn(
+                    f"{name} runs in NumPy: no kernel could be made of it: {error}", RuntimeWarning, stacklevel=4
+                )
+                return None
+
+        return wait
+
     def step(self, optimizer: Optimizer) -> bool:
         if _here.inside or thread.modes.anomaly or not dispatch.state.interpreter.computes:
             return False

@@ -394,7 +394,8 @@ def _binary(primitive: Primitive, x: Value, y: Value, kinds: str = "fib") -> Val
 
 
 def _float(primitive: Primitive, x: Value) -> Value:
-    if type(x) is ndarray and x.dtype.kind == "f":
+    data = getattr(x, "_data", x)  # the numbers of a Tensor
+    if type(data) is ndarray and data.dtype.kind == "f":
         return unary(primitive, x)
     if type(x) in SCALARS:
         return unary(primitive, float(x))

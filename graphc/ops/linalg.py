@@ -9,7 +9,7 @@ from graphc.dispatch import apply, shape_of
 from graphc.errors import ShapeError
 from graphc.ir.expr import Axis, Call, Compute, Read, affine, axes_of
 from graphc.ops.elementwise import add, promoted
-from graphc.ops.factories import check_kinds, check_same_dtype
+from graphc.ops.factories import array_function, check_kinds, check_same_dtype
 from graphc.ops.movement import matrix_transpose, reshape, sum_to
 from graphc.primitive import Fact, Primitive, Value
 from graphc.types import TensorType, broadcast_shapes
@@ -55,7 +55,7 @@ def _matmul_jvp(tangents: Any, y: Value, a: Value, b: Value) -> Value:
 MATMUL: Primitive = Primitive(
     "matmul",
     infer=_matmul_type,
-    eval=lambda xp, a, b: xp.matmul(a, b),
+    eval=array_function("matmul"),
     vjp=(
         lambda g, y, a, b: sum_to(apply(MATMUL, g, matrix_transpose(b)), shape_of(a)),
         lambda g, y, a, b: sum_to(apply(MATMUL, matrix_transpose(a), g), shape_of(b)),
