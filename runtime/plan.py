@@ -35,7 +35,7 @@ from .values import Part, Value, joins, parts_in_place, shifts, window_of
 
 Schedule = Callable[[Nest], Kernel]
 
-BLAS_RESULT = 1 << 20  # elements of a product from which on BLAS computes it
+BLAS_RESULT = 1 << 24  # elements of a product from which on BLAS computes it
 
 
 def plan(

@@ -233,6 +233,15 @@ def _as_value(e: Emitter, name: str, level: int, dtype: DType, lanes: int) -> Va
     return Value(name, dtype, lanes, level)
 
 
+def beside(e: Emitter, memory: Memory, at: Address, steps: int) -> Address:
+    """The address with all lanes `steps` elements further on."""
+    if not steps:
+        return at
+    element, size = stored_type(memory.dtype, 1), memory.dtype.itemsize
+    pointer = e.pure(f"getelementptr {element}, ptr {at.pointer}, i64 {steps}", at.level)
+    return replace(at, pointer=pointer, align=gcd(at.align, steps * size))
+
+
 # ------------------------------------------------------------------------------------------- stores
 
 

@@ -20,6 +20,7 @@ from . import memory, scalars
 from .access import Slot, accesses, folds, slots, written
 from .emitter import Emitter, Value, lane_mask, lane_numbers, literal, type_of
 from .memory import ALIGNMENT, Address, Lanes, Memory, Term
+from .transpose import apart, copy_square, turned
 
 MAX_FRAME = 1 << 20  # bytes of scratch memory in one function's frame; threads have 8 MiB or more
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
@@ -188,8 +189,25 @@ class Statements:
         """`live` iterations of a vector loop, side by side."""
         self.axes[loop.axis.name] = binding if loop.width > 1 else Binding(binding.start)
         self.lanes = Lanes(loop.width, live)
-        self.block(loop.body)
+        if not (self.lanes.full and self.turn(loop)):
+            self.block(loop.body)
         self.lanes = Lanes()
+
+    def turn(self, loop: For) -> bool:
+        """Print a copy that exchanges rows and columns, if that is what the lanes do."""
+        found = turned(loop)
+        if found is None:
+            return False
+        along, store, load = found
+        source, target = self.storage[load.buffer.name], self.storage[store.buffer.name]
+        if not isinstance(source, Memory) or not isinstance(target, Memory) or not apart(source, target):
+            return False
+        self.axes[along.name] = Binding(literal(0, int64))
+        (_, read), (_, write) = self.element(load.buffer, load.offset), self.element(store.buffer, store.offset)
+        assert isinstance(read, Address)
+        assert isinstance(write, Address)
+        copy_square(self.e, source, read, target, write, store.offset.affine.coefficient(along), self.lanes)
+        return True
 
     def addresses_registers(self, loop: For) -> bool:
         """Whether registers from outside of the loop are chosen by its axis, so that it must be written out."""

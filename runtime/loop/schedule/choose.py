@@ -9,6 +9,7 @@ from math import prod
 
 from graphc.ir.expr import Axis, affine
 from graphc.runtime.cpu.target import Target
+from graphc.runtime.loop.nest import Nest
 
 from .cost import Access, Facts
 from .memory import PAGE_HALF, Traffic
@@ -20,7 +21,8 @@ WORTH_A_RANGE = 12_000.0  # cycles of what a thread takes at a time
 MOST_RANGES = 128
 PERMUTED = 5  # so many loops at most are tried in every order
 TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data
-PACK, PACK_RUNS = 2.1, 0.2  # cycles to copy one element into the order that lanes want; if neighbours stay such
+# Cycles to copy one element into the order that lanes want; by squares in registers; if neighbours stay such.
+PACK, PACK_SQUARES, PACK_RUNS = 2.1, 0.5, 0.2
 MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
 MOST_LOCALS = 512 << 10  # bytes of a tile's own memory
 MANY_STREAMS = 4  # arrays that an epilogue reads or writes
@@ -108,11 +110,8 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         options = [(cost, 0 if lanes is None else _flat_block(facts, lanes, cost), ())]
     for cycles, block, rows in options:
         if packed is not None:
-            each = PACK if lanes is None or packed.at.coefficient(lanes) != 1 else PACK_RUNS
+            each = _packing(packed, lanes, nest, width)
             cycles += each * prod(axis.extent for axis, _ in packed.at.terms)
-            pitch = prod(axis.extent for axis, _ in packed.at.terms if axis not in nest.outer) * block
-            if pitch * packed.buffer.dtype.itemsize > MOST_PACKED:
-                continue
         size = dict(rows)
         if lanes is not None:
             size[lanes] = block or lanes.extent
@@ -128,13 +127,40 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
             moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
         abreast = 1 if inner else _abreast(facts, lanes, block)
         plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel, abreast=abreast)
-        yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
-        if inner and own is not None and packed is None and moved > cycles / 2 and splittable(facts, stage):
+        if packed is None or _packed_bytes(packed, nest, block) <= MOST_PACKED:
+            yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
+        if inner and own is not None and moved > cycles / 4 and splittable(facts, stage):
             tile = {axis: size.get(axis, 1) for axis in nest.outer}
-            for apart, turned, split in splits(facts, stage, None if lanes else own, order, trips, tile):
+            loads = [_packed(access, packed, lanes, size) for access in stage.fold_loads]
+            stage_own = None if lanes else own
+            for apart, turned, split in splits(facts, stage, stage_own, block, loads, order, trips, tile):
+                if packed is not None and (
+                    any(packed.depends(axis) for axis in turned[1:])
+                    or _packed_bytes(packed, nest, block, split) > MOST_PACKED
+                ):
+                    continue
                 lost = cycles * _imbalance(trips[turned[0]]) if parallel else 0.0
                 pieces = replace(plan, order=turned, panel=False, split=split)
                 yield max(cycles, apart + lost) + OVERLAP * min(cycles, apart + lost), pieces
+
+
+def _packing(packed: Access, lanes: Axis | None, nest: Nest, width: int) -> float:
+    """Cycles to copy one element of a packed operand."""
+    if lanes is not None and packed.at.coefficient(lanes) == 1:
+        return PACK_RUNS
+    runs = (axis for axis, step in packed.at.terms if step == 1 and axis not in nest.outer and axis.extent >= width)
+    return PACK_SQUARES if any(runs) else PACK
+
+
+def _packed_bytes(packed: Access, nest: Nest, block: int, split: Split | None = None) -> int:
+    """What a packed operand takes, for a block of lanes, and in a piece of the fold."""
+    size = block * packed.buffer.dtype.itemsize
+    for axis, _ in packed.at.terms:
+        if split is not None and axis in split.axes:
+            size *= split.chunk if split.chunk and axis == split.axes[-1] else 1
+        elif axis not in nest.outer:
+            size *= axis.extent
+    return size
 
 
 def _packable(facts: Facts, lanes: Axis | None) -> Access | None:

@@ -15,8 +15,9 @@ from graphc.types import bool_, int64
 from .borders import Pieces, pieces
 from .choose import Plan
 from .cost import ARITHMETIC, SIMPLE, Access, Facts
-from .folds import emit_stage
+from .folds import emit_stage, piece_of
 from .rewrite import Rewriter, expressions, parts, variables
+from .split import Split
 from .tile import Tile, loops, scope
 
 MOST_WRITTEN_OUT = 160  # instructions, roughly, of an epilogue, over all vectors of a tile; more are put into a loop
@@ -83,15 +84,15 @@ class _Emitter:
         outermost: bool = False,
     ) -> Block:
         """The loops over the blocks of the axes in `order`; rows and lanes: the tile's axes so far."""
+        split = self.plan.split
+        if split is not None and not self.partial and len(order) == len(self.plan.order) - split.outside:
+            return self.in_pieces(split, order, rewriter, rows, lanes)
         if self.plan.packed is not None and not rewriter.loads and not any(map(self.plan.packed.depends, order)):
             copy, instead = self.pack(self.plan.packed, rewriter, lanes)
             inside = replace(rewriter, loads=instead)
             return copy + self.blocks(order, inside, rows, lanes, outermost=outermost)
         if not order:
             return self.tile(rewriter, rows, lanes)
-        split = self.plan.split
-        if split is not None and not self.partial and len(order) == len(self.plan.order) - split.outside:
-            return self.in_pieces(split.axes, order, rewriter, rows, lanes)
         if self.plan.panel and not self.panel and order == (self.plan.lanes,):
             return self.paneled(order[0], rewriter, rows)
         axis, rest = order[0], order[1:]
@@ -135,7 +136,7 @@ class _Emitter:
 
     def in_pieces(
         self,
-        pieces: tuple[Axis, ...],
+        split: Split,
         order: tuple[Axis, ...],
         rewriter: Rewriter,
         rows: tuple[Axis, ...],
@@ -155,9 +156,20 @@ class _Emitter:
             partial[fold.var.name] = Load(memory, at)
             begin = Store(memory, at, identity(fold.reducer, memory.dtype))
             body += (Alloc(memory), *points.over((begin,), "serial"))
-        tiles = replace(self, groups=((main,),), partial=partial).blocks(order, rewriter, rows, lanes)
+        inner = replace(self, groups=((main,),), partial=partial)
+        tiles: Block = ()
+        if split.chunk:
+            axis = split.axes[-1]
+            unit = self.plan.block if axis in self.plan.stage_lanes else 1
+            for part in regions(axis.extent, split.chunk, unit):
+                which = Axis(f"{axis.name}_piece", part.count)
+                at_piece = Affine((), part.start) + Axis(axis.name, part.size) + which * part.size
+                piece = inner.blocks(order, rewriter.with_axes({axis.name: at_piece}), rows, lanes)
+                tiles += (For(which, "serial", piece),)
+        else:
+            tiles = inner.blocks(order, rewriter, rows, lanes)
         inside = replace(rewriter, variables={**rewriter.variables, **partial})
-        return body + loops(pieces, tiles, "serial") + points.over(_written(last, inside), "serial")
+        return body + loops(split.whole, tiles, "serial") + points.over(_written(last, inside), "serial")
 
     def paneled(self, axis: Axis, rewriter: Rewriter, rows: tuple[Axis, ...]) -> Block:
         """The tiles along all lanes, their results left in memory; then the last stages, in long runs along the lanes.
@@ -183,21 +195,50 @@ class _Emitter:
         """Copy an operand, for a block of lanes, to where its elements for neighbouring lanes are neighbours."""
         assert lanes is not None
         stage = next(facts.stage for facts in self.facts.stages if packed in facts.fold_loads)
-        axes = [axis for axis in stage.axes if packed.at.coefficient(axis)]
-        pitch = Tile((), lanes, self.plan.width).pitch
-        at, stride = Affine() + lanes, pitch
-        for axis in reversed(axes):
-            at, stride = at + axis * stride, stride * axis.extent
+        pieces: list[Axis] = []
+        to = at = Affine() + lanes
+        stride = Tile((), lanes, self.plan.width).pitch
+        for axis in reversed([axis for axis in stage.axes if packed.at.coefficient(axis)]):
+            piece = piece_of(axis, rewriter)
+            to += piece * stride
+            at += (
+                rewriter.affine(Affine() + axis) * -1 + piece + axis
+            ) * stride  # the copy starts where the piece does
+            stride *= piece.extent
+            pieces.insert(0, piece)
         buffer = Buffer(f"{packed.buffer.name}_packed", packed.buffer.dtype, stride, "scratch")
         load = Load(packed.buffer, Offset(packed.at))
-        copy = Store(buffer, Offset(at), rewriter.expr(load))
+        copy = Store(buffer, Offset(to), rewriter.expr(load))
+        instead = {load: Load(buffer, Offset(at))}
         if self.plan.lanes is not None and packed.at.coefficient(self.plan.lanes) == 1:
-            return (Alloc(buffer), *loops(tuple(axes), Tile((), lanes, self.plan.width).over((copy,)), "serial")), {
-                load: Load(buffer, Offset(at))
-            }
+            rows = Tile((), lanes, self.plan.width).over((copy,))
+            return (Alloc(buffer), *loops(tuple(pieces), rows, "serial")), instead
+        read = rewriter.affine(packed.at)
+        run = next((piece for piece in pieces if read.coefficient(piece) == 1), None)
+        if run is not None and run.extent >= self.plan.width:
+            return (
+                Alloc(buffer),
+                *self.squares(copy, run, [piece for piece in pieces if piece != run], lanes),
+            ), instead
         # The operand is read in the order in which it lies.
-        order = sorted((*axes, lanes), key=lambda axis: -abs(rewriter.affine(packed.at).coefficient(axis)))
-        return (Alloc(buffer), *loops(tuple(order), (copy,), "serial")), {load: Load(buffer, Offset(at))}
+        order = sorted((*pieces, lanes), key=lambda axis: -abs(read.coefficient(axis)))
+        return (Alloc(buffer), *loops(tuple(order), (copy,), "serial")), instead
+
+    def squares(self, copy: Store, run: Axis, others: list[Axis], lanes: Axis) -> Block:
+        """A copy along lanes of what lies along `run`, in squares that are turned over in registers."""
+        width = self.plan.width
+        count, left = divmod(run.extent, width)
+        block, within, rest = Axis(f"{run.name}_square", count), Axis(f"{run.name}_side", width), Axis(run.name, left)
+
+        def over(axis: Axis, at: Affine) -> Block:
+            part = Rewriter({run.name: at}).store(copy)
+            assert part is not None
+            return (For(lanes, "vector", (For(axis, "unroll", (part,)),), width),)
+
+        body: Block = (For(block, "serial", over(within, block * width + within)),)
+        if left:
+            body += over(rest, Affine((), count * width) + rest)
+        return loops(tuple(others), body, "serial")
 
     def tile(self, rewriter: Rewriter, rows: tuple[Axis, ...], lanes: Axis | None) -> Block:
         """All stages for one tile of outer points."""

@@ -44,8 +44,13 @@ def emit_stage(
     partial: where the folds' values so far lie, if they are summed in pieces; they go on from there, and go back.
     """
     sizes = {axis: plan.tile(axis) for axis in plan.order}
-    outside = plan.split.axes if partial and plan.split is not None else ()
+    outside = plan.split.whole if partial and plan.split is not None else ()
     return _Stage(facts, facts.stage, own, plan.block, sizes, rewriter, tile, partial, outside).emit()
+
+
+def piece_of(axis: Axis, rewriter: Rewriter) -> Axis:
+    """The loop over a stage's axis: of the same name, and shorter where the axis is taken in pieces."""
+    return next((a for a, _ in rewriter.affine(Affine() + axis).terms if a.name == axis.name), axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class _Stage:
         if self.own is None:
             inner = self.tile
         elif self.stage.folds:
-            chunks = -(-self.own.extent // width)
+            chunks = -(-piece_of(self.own, self.rewriter).extent // width)
             inner = Tile(rows, Axis(f"{self.own.name}_lane", min(self.block, chunks * width)), width)
         else:
             inner = Tile(rows, Axis(f"{self.own.name}_lane", self.own.extent), width)
@@ -163,20 +168,22 @@ class _Stage:
         if not order:
             return self.point(rewriter, inner, accumulators)
         axis, rest_order = order[0], order[1:]
+        piece = piece_of(axis, rewriter)
         if axis != self.own:
-            return (For(axis, "serial", self.loop(rest_order, rewriter, inner, conditions, accumulators)),)
+            return (For(piece, "serial", self.loop(rest_order, rewriter, inner, conditions, accumulators)),)
         assert inner.lanes is not None
+        start = rewriter.affine(Affine() + axis) - piece
         size = inner.lanes.extent
-        full, left = divmod(axis.extent, size)
+        full, left = divmod(piece.extent, size)
         body: Block = ()
         if full:
             number = Axis(f"{axis.name}_block", full)
-            at = Affine() + inner.lanes + (number * size if full > 1 else 0)
+            at = start + inner.lanes + (number * size if full > 1 else 0)
             block = self.point(rewriter.with_axes({axis.name: at}), inner, accumulators)
             body = (For(number, "serial", block),) if full > 1 else scope(number, block)
         if left:
             rest = replace(inner, lanes=Axis(inner.lanes.name, left))
-            at = Affine((), full * size) + Axis(inner.lanes.name, left)
+            at = start + full * size + Axis(inner.lanes.name, left)
             block = self.point(rewriter.with_axes({axis.name: at}), rest, accumulators)
             body += scope(Axis(f"{axis.name}_rest", 1), block)
         return body

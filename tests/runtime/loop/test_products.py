@@ -1,0 +1,71 @@
+"""Products of matrices whose depth is taken in pieces, and operands packed by squares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphc.runtime.cpu.target import TARGETS
+from graphc.runtime.cpu.transpose import turned
+from graphc.runtime.loop.ir import For, Kernel
+from graphc.runtime.loop.schedule.choose import Plan, choose
+from graphc.runtime.loop.schedule.collapse import collapse
+from graphc.runtime.loop.schedule.cost import analyse
+from graphc.runtime.loop.schedule.cpu import schedule_cpu
+from graphc.runtime.loop.schedule.emit import emit
+from graphc.runtime.loop.schedule.split import Split
+from graphc.types import float32, float64
+
+from .test_schedule import TARGET_NAMES, compare, loops, product
+
+V4 = TARGETS["x86-64-v4"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_depth_in_pieces(data: st.DataObject) -> None:
+    """Whatever the size of the pieces, with operands packed piece by piece or not, and lanes along rows or depth."""
+    m, n = (data.draw(st.sampled_from([2, 5, 16, 19, 33])) for _ in "mn")
+    k = data.draw(st.sampled_from([6, 16, 31, 50, 67]))
+    dtype = data.draw(st.sampled_from([float32, float64]))
+    target = TARGETS[data.draw(st.sampled_from(TARGET_NAMES))]
+    nest = product(m, n, k, data.draw(st.booleans()), data.draw(st.booleans()), dtype=dtype)
+    facts = analyse(collapse(nest), target)
+    plan = choose(facts, target)
+    depth = facts.stages[0].stage.axes[0]
+    if data.draw(st.booleans()):  # lanes along the depth
+        block = data.draw(st.sampled_from([1, 2])) * facts.width
+        plan = replace(plan, lanes=None, stage_lanes=(depth, None), block=block, rows=(), packed=None, panel=False)
+    chunk = data.draw(st.integers(1, k - 1))
+    if plan.lanes is None and chunk >= facts.width:
+        chunk = chunk // facts.width * facts.width
+    order = tuple(sorted(plan.order, key=lambda axis: axis != (plan.lanes or plan.order[0])))
+    split = Split((depth,), 1, max(chunk, plan.block if plan.lanes is None else 1))
+    compare(nest, emit(facts, replace(plan, order=order, panel=False, split=split)))
+
+
+def chosen(m: int, n: int, k: int, ta: bool, tb: bool) -> Plan:
+    return choose(analyse(collapse(product(m, n, k, ta, tb)), V4), V4)
+
+
+def test_a_deep_product_is_taken_in_pieces_and_a_shallow_one_is_not() -> None:
+    deep = chosen(128, 128, 5000, False, False)
+    assert deep.split is not None
+    assert 256 <= deep.split.chunk < 5000
+    assert chosen(128, 128, 128, False, False).split is None
+
+
+def squares(kernel: Kernel) -> list[For]:
+    return [loop for loop in loops(kernel, "vector") if turned(loop) is not None]
+
+
+@pytest.mark.parametrize("name", TARGET_NAMES)
+@pytest.mark.parametrize("k", [35, 64])
+def test_an_operand_is_packed_by_squares(name: str, k: int) -> None:
+    nest = product(96, 64, k, False, True)
+    kernel = schedule_cpu(nest, TARGETS[name])
+    compare(nest, kernel)
+    assert squares(kernel)
