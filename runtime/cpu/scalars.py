@@ -260,3 +260,18 @@ def _elementary(e: Emitter, op: str, args: list[Value]) -> Value:
     function = math.functions(op, dtype, lanes, e.module.target)
     e.module.include(function)
     return e.call(function.name, dtype, lanes, *args)
+
+
+def identity(op: str, dtype: DType) -> Value:
+    """What folding starts from: op(identity, x) = x, for -0 too."""
+    if op == "sum":
+        return literal(-0.0 if dtype.kind == "f" else 0, dtype)
+    largest = op == "min"
+    match dtype.kind:
+        case "f":
+            return literal(float("inf") if largest else float("-inf"), dtype)
+        case "b":
+            return literal(largest, dtype)
+        case _:
+            bits = 8 * dtype.itemsize - 1
+            return literal(2**bits - 1 if largest else -(2**bits), dtype)

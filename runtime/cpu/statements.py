@@ -257,7 +257,7 @@ class Statements:
         if key not in fold.parts:
             width = self.lanes.count
             wide, cell = type_of(place.dtype, width), self.e.alloca(type_of(place.dtype, width))
-            start = self.e.wide(identity(fold.op, place.dtype), width)
+            start = self.e.wide(scalars.identity(fold.op, place.dtype), width)
             self.e.scopes[fold.level].lines.append(f"  store {wide} {start.text}, ptr {cell}")
             fold.parts[key] = cell, element, width
         return fold.parts[key][0]
@@ -280,7 +280,7 @@ class Statements:
             value = self.e.wide(self.value(statement.value), self.lanes.count)
             acting = memory.acting(self.e, mask, self.lanes)
             if acting is not None:
-                value = self.e.select(acting, value, identity(op, buffer.dtype))
+                value = self.e.select(acting, value, scalars.identity(op, buffer.dtype))
             folded, lanes = self.horizontal(op, value), self.lanes
             self.lanes = Lanes()
             self.put(place, element, self.combine(op, self.get(place, element, None), folded), None)
@@ -479,21 +479,6 @@ class Statements:
             case Index(at):
                 return self.index(at, int32)
         raise CompileError(f"{expr} has no int32 form")
-
-
-def identity(op: str, dtype: DType) -> Value:
-    """What folding starts from: op(identity, x) = x, for -0 too."""
-    if op == "sum":
-        return literal(-0.0 if dtype.kind == "f" else 0, dtype)
-    largest = op == "min"
-    match dtype.kind:
-        case "f":
-            return literal(float("inf") if largest else float("-inf"), dtype)
-        case "b":
-            return literal(largest, dtype)
-        case _:
-            bits = 8 * dtype.itemsize - 1
-            return literal(2**bits - 1 if largest else -(2**bits), dtype)
 
 
 def bind_row_major(statements: Statements, axes: list[Axis], flat: Value) -> None:
