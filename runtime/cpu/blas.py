@@ -196,13 +196,13 @@ entry:
   call void @graphc_blas_locked()
   %users = load i32, ptr @graphc_blas_users
   %less = sub i32 %users, 1
-  store i32 %less, ptr @graphc_blas_users
   %last = icmp eq i32 %less, 0
   br i1 %last, label %restore, label %out
-restore:
+restore:                                          ; a child forked before this is done must know that it is due
   call void @graphc_blas_restore()
   br label %out
 out:
+  store atomic i32 %less, ptr @graphc_blas_users release, align 4
   store atomic i32 0, ptr @graphc_blas_lock release, align 4
   ret void
 }
