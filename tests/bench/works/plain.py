@@ -34,8 +34,8 @@ def copy(xp: Any, x: Any) -> Any:
 
 
 def transposed(xp: Any, x: Any) -> Any:
-    """A transposed copy: of what a library may hand out as a view, the negative."""
-    return -x.T
+    """A transposed copy; NumPy and PyTorch would only hand out a view, or results in the operand's order."""
+    return xp.copy(x.T)
 
 
 def cast(xp: Any, x: Any) -> Any:
@@ -51,6 +51,20 @@ def _clone(library: Any, x: Any) -> Run:
     return lambda: run(x)
 
 
+def _transposed_clone(library: Any, x: Any) -> Run:
+    run = library.function(lambda x: x.T.clone())
+    return lambda: run(x)
+
+
+def _contiguous(library: Any, x: Any) -> Run:
+    run = library.function(lambda x: x.T.contiguous())
+    return lambda: run(x)
+
+
+def _ascontiguous(library: Any, x: Any) -> Run:
+    return lambda: library.xp.ascontiguousarray(x.T)
+
+
 def _arrays(count: int, *shape: int) -> Any:
     return lambda rng, dtype: [rng.random(shape).astype(dtype) for _ in range(count)]
 
@@ -62,6 +76,10 @@ def _works(rows: int, columns: int) -> list[Work]:
     for dtype in ("float32", "float64"):
         size = np.dtype(dtype).itemsize * n
         clones = {"graphc": _clone, "torch": _clone, "torch.compile": _clone, "pytensor": None}
+        turns = {
+            "graphc": _transposed_clone, "numpy": _ascontiguous, "torch": _contiguous, "torch.compile": _contiguous,
+            "pytensor": None,
+        }  # fmt: skip
         no_pytensor = {"pytensor": None}
         found += [
             Work(f"sum {dtype}", "plain", _arrays(1, n), total, dtype=dtype, bytes=size),
@@ -70,7 +88,15 @@ def _works(rows: int, columns: int) -> list[Work]:
             Work(f"copy {dtype}", "plain", _arrays(1, n), copy, own=clones, dtype=dtype, bytes=2 * size),
             Work(f"x + y {dtype}", "plain", _arrays(2, n), add, dtype=dtype, bytes=3 * size),
             Work(f"2.5 x + y {dtype}", "plain", _arrays(2, n), axpy, dtype=dtype, bytes=3 * size),
-            Work(f"transposed {dtype}", "plain", _arrays(1, rows, columns), transposed, dtype=dtype, bytes=2 * size),
+            Work(
+                f"transposed {dtype}",
+                "plain",
+                _arrays(1, rows, columns),
+                transposed,
+                own=turns,
+                dtype=dtype,
+                bytes=2 * size,
+            ),
             Work(f"cast from {dtype}", "plain", _arrays(1, n), cast, own=no_pytensor, dtype=dtype, bytes=12 * n),
             Work(f"concat {dtype}", "plain", _arrays(2, half), join, own=no_pytensor, dtype=dtype, bytes=2 * size),
         ]
