@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from graphc.runtime.cache import content_key, disk_cache
+from graphc.runtime.cache import content_key, disk_cache, source_digest
 from graphc.runtime.cpu import blas, elf, gate, gemm, jit, pool, shortcut, threads
 from graphc.runtime.cpu.bundle import objects
 from graphc.runtime.cpu.target import Target, host
@@ -80,9 +80,10 @@ def library_text(target: Target, found: blas.Blas | None) -> str:
 
 def _load_library() -> Library:
     target, found = host(), blas.find_blas()
-    text = library_text(target, found)
-    key = content_key("library", text, jit.version(), target.key, jit.Options().key)
-    entry = disk_cache().get_or_make(key, lambda: ({}, jit.compile_text(text, target)))
+    # not the text itself: to write it takes longer than to load what was compiled of it
+    needs = repr(found and (found.integer_bits, sorted(found.symbols)))
+    key = content_key("library", source_digest(), needs, jit.version(), target.key, jit.Options().key)
+    entry = disk_cache().get_or_make(key, lambda: ({}, jit.compile_text(library_text(target, found), target)))
     needed = dict(found.symbols) if found is not None else {}
     for name in ("PyEval_SaveThread", "PyEval_RestoreThread", *shortcut.PYTHON_NAMES):
         needed[name] = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, name))
