@@ -280,7 +280,7 @@ class Walk:
             self._add(f"keys of {name}", partial(tuple, value), tuple(value))
             # a parameter group's options are read through the tracer, which told number() and option()
             for key in ("params",) if isinstance(value, ParamGroup) else tuple(value):
-                self._entry(f"{name}[{key!r}]", value, key)
+                self._entry(f"{name}[{_short(key)}]", value, key)
         elif isinstance(value, list):
             self.containers.append((name, value))
             self._add(f"length of {name}", partial(len, value), len(value))

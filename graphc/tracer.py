@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from graphc.autodiff import cotangent_of_operand, default_seed
 from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource
-from graphc.dispatch import SCALARS, as_nodes
+from graphc.dispatch import NUMBERS, SCALARS, as_nodes
 from graphc.errors import AutodiffError, DTypeError, InplaceError, TraceError
+from graphc.guards import is_internal
 from graphc.ir.node import Node, constant, fresh_input, make, topological
 from graphc.ir.rewrite import substitute
 from graphc.ops import elementwise as ew
@@ -215,6 +216,19 @@ class Tracer(Interpreter):
     # ------------------------------------------------------------------------------------ operations
 
     def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
+        if not is_internal(primitive.infer.__module__):  # an operation of the user's, whose rules are watched
+            return self._evaluate(primitive, operands, attrs)
+        self.watcher.look_away()
+        try:
+            for x in operands:
+                if not isinstance(x, Tensor) and type(x) not in NUMBERS:  # may become an array by code of the user's
+                    self.watcher.look_again()
+                    break
+            return self._evaluate(primitive, operands, attrs)
+        finally:
+            self.watcher.look_again()
+
+    def _evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
         nodes = as_nodes(tuple(self.node(x) for x in operands))
         node = make(primitive, nodes, attrs)
         wants = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
@@ -34,6 +35,10 @@ from graphc.guards import (
 from graphc.tensor import Tensor
 
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
+_CLOCKS = frozenset({"now", "utcnow", "today"})
+_SYSTEM = frozenset({"urandom", "getrandom"})
+# only functions of these names can be what _frozen() finds
+_SUSPECTS = (frozenset(dir(time)).union(*map(dir, _RANDOM)) - frozenset(dir(object))) | _CLOCKS | _SYSTEM
 
 
 class Watcher:
@@ -41,7 +46,8 @@ class Watcher:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._codes: set[CodeType] = set()
+        self._codes: dict[int, CodeType] = {}  # by id: a code's hash takes longer than all the rest
+        self._watching = False
         self._scopes: list[Scope] = []
         self._told: list[Guard] = []
         self._options: set[tuple[int, str, Callable[[Any], Any]]] = set()
@@ -57,28 +63,46 @@ class Watcher:
         # a collection in the middle would run others' callbacks and finalizers as if the function had called them
         self._paused.__enter__()
         self._previous = sys.getprofile()
+        self._watching = True
         sys.setprofile(self._event)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.setprofile(self._previous)
+        self._watching = False
+        if self._previous is None or callable(self._previous):
+            sys.setprofile(self._previous)
+        else:  # cProfile's: an object that enters itself
+            sys.setprofile(None)
+            self._previous.enable()
         self._paused.__exit__(None, None, None)
 
+    def look_away(self) -> None:
+        """While graphc's own code runs that calls none of the user's: to be told of each of its calls takes longer than
+        the calls."""
+        if self._watching:
+            sys.setprofile(None)
+
+    def look_again(self) -> None:
+        """The end of what look_away() began."""
+        if self._watching:
+            sys.setprofile(self._event)
+
     def _event(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call":
+        if event == "c_call":
+            if argument.__name__ in _SUSPECTS:
+                what = _frozen(argument)
+                if what is not None:
+                    _refuse(what, argument.__name__, frame)
+        elif event == "call":
             code = frame.f_code
-            if code in self._codes:
+            if id(code) in self._codes:
                 return
-            self._codes.add(code)
+            self._codes[id(code)] = code
             if is_library(frame.f_globals.get("__name__", "")):
                 return
             cells = {n: frame.f_locals.get(n, MISSING) for n in code.co_freevars}
             receivers = {n: v for n, v in frame.f_locals.items() if n == "self"}
             self._scopes.append((code, frame.f_globals, {**cells, **receivers}))
-        elif event == "c_call":
-            what = _frozen(argument)
-            if what is not None:
-                _refuse(what, argument.__name__, frame)
 
     # -------------------------------------------------------------------------- told by the tracer
 
@@ -225,9 +249,9 @@ def _frozen(function: Any) -> str | None:
     name = getattr(function, "__name__", "")
     if getattr(function, "__module__", None) == "time":
         return None if name in ("sleep", "mktime", "tzset", "strptime") else "a clock"
-    if name in ("now", "utcnow", "today") and getattr(function.__self__, "__module__", "") == "datetime":
+    if name in _CLOCKS and getattr(function.__self__, "__module__", "") == "datetime":
         return "a clock"
-    return "random numbers of the system" if name in ("urandom", "getrandom") else None
+    return "random numbers of the system" if name in _SYSTEM else None
 
 
 def _refuse(what: str, name: str, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -21,8 +21,10 @@ from graphc.ir.text import print_graph
 
 from .cpu.jit import Compilation
 from .executable import build
-from .program import Program
 from .timing import Times, timed
+
+if TYPE_CHECKING:
+    from .program import Program
 
 Array = npt.NDArray[Any]
 Run = Callable[..., list[Array]]

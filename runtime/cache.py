@@ -67,17 +67,24 @@ def content_key(*parts: str | bytes) -> str:
 
 @cache
 def source_digest() -> str:
-    """A digest of graphc's own source: what an edited checkout makes must not be mistaken for what it made before."""
+    """A digest of graphc's own source: what an edited checkout makes must not be mistaken for what it made before.
+
+    Of sizes and times of change, as Python's own cache of compiled modules: reading the files would take longer than
+    loading a program.
+    """
     root = os.path.dirname(errors.__file__)
     digest = hashlib.sha256()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            if name.endswith(".py"):
-                with open(os.path.join(folder, name), "rb") as file:
-                    data = file.read()
-                digest.update(f"{os.path.relpath(folder, root)}/{name} {len(data)}\n".encode())
-                digest.update(data)
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(folder) as items:
+            found = sorted(items, key=lambda item: item.name)
+        for item in found:
+            if item.name.endswith(".py"):
+                status = item.stat()
+                digest.update(f"{item.path[len(root) :]} {status.st_size} {status.st_mtime_ns}\n".encode())
+            elif item.is_dir() and item.name != "__pycache__":
+                folders.append(item.path)
     return digest.hexdigest()
 
 

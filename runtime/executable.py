@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from operator import itemgetter
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,10 @@ from graphc.runtime.cpu import gate, jit
 from graphc.runtime.cpu.gate import INPUT, OUTPUT, STATE
 from graphc.runtime.cpu.library import library, load
 from graphc.runtime.cpu.target import Target, host
-from graphc.runtime.program import Program
 from graphc.types import DType, Shape, TensorType, dtype_of
+
+if TYPE_CHECKING:  # a call whose machine code is in the cache needs no loop IR
+    from graphc.runtime.program import Program
 
 Array = npt.NDArray[Any]
 

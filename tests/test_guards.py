@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import cProfile
 import gc as collector
+import pstats
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -137,3 +140,48 @@ def test_the_garbage_collectors_callbacks_are_not_the_functions() -> None:
         assert collector.isenabled()
     finally:
         collector.callbacks.remove(timing)
+
+
+def test_a_profiler_goes_on_after_a_trace() -> None:
+    def calls(event: str) -> bool:
+        return event == "call"
+
+    seen: list[str] = []
+    profiler = cProfile.Profile()
+    profiler.enable()
+    try:
+        assert one(gc.compile(lambda x: x + 1)) == 2.0
+        calls("after")
+    finally:
+        profiler.disable()
+    assert any("calls" in name for _, _, name in pstats.Stats(profiler).stats)  # type: ignore[attr-defined]
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        seen.append(event)
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        assert one(gc.compile(lambda x: x + 2)) == 3.0
+        assert sys.getprofile() is profile
+    finally:
+        sys.setprofile(before)
+    assert seen
+
+
+class _Made:
+    """Becomes an array by code of its own."""
+
+    def __init__(self) -> None:
+        self.factor = 2.0
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.full((), self.factor, dtype or np.float32)
+
+
+def test_code_that_makes_an_operand_an_array_is_watched() -> None:
+    made = _Made()
+    compiled = gc.compile(lambda x: gc.multiply(x, gc.asarray(made)))
+    assert one(compiled) == 2.0
+    made.factor = 3.0
+    assert one(compiled) == 3.0

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphc.ir.node import Node
@@ -60,13 +60,19 @@ class _Here(threading.local):
 _here = _Here()
 
 
+_internal: dict[int, dict[str, Any]] = {}  # globals of graphc's modules by id: looked up for each frame of each node
+
+
 def user_location() -> str | None:
     """file:line of the innermost frame outside of graphc, or None."""
     frame = sys._getframe(1)
     while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not (name == "graphc" or name.startswith("graphc.")):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        names = frame.f_globals
+        if id(names) not in _internal:
+            name = names.get("__name__", "")
+            if not (name == "graphc" or name.startswith("graphc.")):
+                return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            _internal[id(names)] = names
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import chains, memory
+from . import chains, latency, memory
 from .libraries import LIBRARIES, installed
 from .measure import ROUNDS
 from .report import markdown, plot, row, write_json
@@ -31,7 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, help="draw the ratios there (PNG or SVG)")
     parser.add_argument("--chains", action="store_true", help="compile time against the length of the graph instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of training steps instead of times")
+    parser.add_argument("--latency", action="store_true", help="the first call in fresh processes instead")
     options = parser.parse_args(arguments)
+    if options.latency:
+        latency.report(latency.PEERS if options.peers is None else options.peers.split(","))
+        return
     if options.chains:
         curves = chains.report()
         if options.plot:

@@ -2,19 +2,13 @@
 
 Prints the median time of each, the ratio (PyTorch's time over ours), its spread over the rounds, and the largest
 difference of the first step's gradients, in ulps of each gradient's largest element. (Not of the parameters: Adam
-divides each gradient by its own size, so where one is nothing but rounding error, so is the step.) `--first-call`
-times the first call in fresh processes instead, with an empty and with a warm cache.
+divides each gradient by its own size, so where one is nothing but rounding error, so is the step.)
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -81,54 +75,17 @@ def compare(name: str, rounds: int) -> None:
     print(f"       {told}")
 
 
-FIRST_CALL = """
-import json, sys, time
-sys.path.insert(0, {folder!r})
-from models import graphc_work
-import graphc as gc
-work = graphc_work({name!r})
-batch = [gc.asarray(a) for a in work.batch]
-start = time.perf_counter()
-gc.compile(work.step)(*batch)
-print(json.dumps([time.perf_counter() - start, "llvmlite" in sys.modules, "networkx" in sys.modules]))
-"""
-
-
-def first_call(name: str, rounds: int) -> None:
-    """The first call in a fresh process, without and with a cache."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    program = FIRST_CALL.format(folder=folder, name=name)
-    cold, warm, loaded = [], [], None
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as cache:
-            environment = {**os.environ, "GRAPHC_CACHE_DIR": cache}
-            for times in (cold, warm):
-                told = subprocess.run(
-                    [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-                )
-                taken, *loaded = json.loads(told.stdout)
-                times.append(taken)
-    print(
-        f"{name:6} first call: {statistics.median(cold):.3f} s without cache, {statistics.median(warm):.3f} s with "
-        f"(with: llvmlite imported: {loaded[0]}, networkx: {loaded[1]})"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["lenet", "mlp", "gpt"])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--first-call", action="store_true")
     options = parser.parse_args()
     gc.set_num_threads(options.threads)
     if torch is not None:
         torch.set_num_threads(options.threads)
     for name in options.names:
-        if options.first_call:
-            first_call(name, max(3, options.rounds // 10))
-        else:
-            compare(name, options.rounds)
+        compare(name, options.rounds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from . import chains, memory
+from . import chains, latency, memory
 from .libraries import installed
 from .measure import Times
 from .report import duration, lines, markdown, plot, row, write_json
@@ -114,3 +114,14 @@ def test_compile_times_of_chains(tmp_path: Path) -> None:
 def test_a_training_step_grows_by_its_planned_arena() -> None:
     grown = memory.in_fresh_process("graphc", "gpt")
     assert abs(grown.step - grown.planned) <= memory.PLAN * grown.planned
+
+
+def test_first_calls(tmp_path: Path) -> None:
+    cold, warm = (latency.first_call("polynomial-trig 1e3 float32", "graphc", tmp_path / "caches") for _ in range(2))
+    assert cold is not None
+    assert warm is not None
+    assert "llvmlite" in cold[1]
+    assert warm[1] == []
+    assert latency.first_call("no such work", "graphc", tmp_path) is None
+    found = {"graphc": latency.Latency(0.3, 0.04), "jax": latency.Latency(0.6, 0.2), "torch.compile": None}
+    assert latency.row("w", found) == "| w | 0.30 | 0.50 | 40 | jax 0.60 / 0.20 | neither |"
