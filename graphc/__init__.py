@@ -52,7 +52,9 @@ from graphc.errors import (
 )
 from graphc.gradcheck import gradcheck, gradgradcheck
 from graphc.ir.text import print_graph
+from graphc.ops.contraction import einsum
 from graphc.ops.convolution import conv, conv_transpose
+from graphc.ops.cumulative import cumprod, cumsum, cumulative_prod, cumulative_sum, prod
 from graphc.ops.elementwise import (
     abs,
     add,
@@ -98,6 +100,7 @@ from graphc.ops.elementwise import (
     where,
 )
 from graphc.ops.elementwise import power as pow
+from graphc.ops.hyperbolic import cosh, sinh, tan
 from graphc.ops.indexing import scatter_add, take, take_along_axis
 from graphc.ops.linalg import matmul
 from graphc.ops.logistic import sigmoid, softplus
@@ -178,9 +181,15 @@ __all__ = [
     "conv",
     "conv_transpose",
     "cos",
+    "cosh",
+    "cumprod",
+    "cumsum",
+    "cumulative_prod",
+    "cumulative_sum",
     "data",
     "diff",
     "divide",
+    "einsum",
     "empty",
     "empty_like",
     "enable_grad",
@@ -248,6 +257,7 @@ __all__ = [
     "pow",
     "power",
     "print_graph",
+    "prod",
     "random",
     "reciprocal",
     "remainder",
@@ -262,6 +272,7 @@ __all__ = [
     "sigmoid",
     "sign",
     "sin",
+    "sinh",
     "softplus",
     "sort",
     "split",
@@ -276,6 +287,7 @@ __all__ = [
     "swapaxes",
     "take",
     "take_along_axis",
+    "tan",
     "tanh",
     "tensor",
     "tile",

@@ -14,8 +14,10 @@ from graphc.ir.node import Node, constant_value
 from graphc.ir.rewrite import RewriteFunction, Rule, rewrite
 from graphc.ops import elementwise as ew
 from graphc.ops import logistic as lg
+from graphc.ops.cumulative import CUMULATIVE_SUM
 from graphc.passes import simplify
 from graphc.passes.patterns import as_type_of
+from graphc.passes.running import running_sum
 from graphc.primitive import Primitive, Value
 
 
@@ -93,6 +95,7 @@ RULES = (
     _rule("sigmoid spelt out", sigmoid, "its exponential is that of sigmoid(-x) and softplus(x) too", lg.SIGMOID),
     _rule("softplus spelt out", softplus, "its exponential is that of its derivative, sigmoid(x), too", lg.SOFTPLUS),
     _rule("constant power", constant_power, "a logarithm and an exponential less", ew.POWER, exact=False),
+    _rule("running sum", running_sum, "a block's sum for each element, not all before it", CUMULATIVE_SUM, exact=False),
     _rule("divisor of two", divisor_of_two, "a product of the same bits", ew.DIVIDE),
 )
 

@@ -30,6 +30,7 @@ from .siblings import Siblings
 MAX_HOMES = 4  # kernels that may compute a cheap value again
 MAX_VIEW_HOMES = 64  # kernels that may read through the same view, or compute the same single number
 MAX_PACKED_HOMES = 3  # from so many products on, a matrix that each would turn over first is turned over once
+LITTLE = 2  # a value of so many times the elements that it is made of is cheaper made than read
 MAX_REPEATED = 4  # cheap values that may be computed again one behind the other
 
 
@@ -118,9 +119,25 @@ def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Access
     homes = MAX_VIEW_HOMES if node.type.size == 1 else MAX_HOMES
     if own.kind != "map" or own.costly or own.compute.check is not None or len(readers) > homes:
         return False
-    arrays = [x for x in node.inputs if x.type.size > 1]
     repeats = max(home.repeated[c] for home, consumers in readers.items() for c in consumers)
-    return len(arrays) <= 1 and repeats < MAX_REPEATED
+    if repeats >= MAX_REPEATED:
+        return False
+    return sum(x.type.size > 1 for x in node.inputs) <= 1 or of_little(node, access)
+
+
+def of_little(node: Node, access: Accesses) -> bool:
+    """Whether a value is made of much smaller arrays by a few cheap operations: differences of all pairs of points."""
+    left = node.type.size // LITTLE
+    waiting = [(x, 1) for x in node.inputs]
+    while waiting and left >= 0:
+        here, steps = waiting.pop()
+        own = access(here) if here.op.body is not None else None
+        cheap = own is not None and own.kind == "map" and not own.costly and own.compute.check is None
+        if cheap and steps < MAX_REPEATED:
+            waiting.extend((x, steps + (own is not None and not own.view)) for x in here.inputs)
+        else:
+            left -= here.type.size
+    return left >= 0
 
 
 def lies_across(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:

@@ -121,6 +121,14 @@ def _put_slice(x: Array, part: Array, start: Any, stop: Any, step: Any) -> Array
     return moved(x.shape, x.dtype, origin)
 
 
+def _cumulative_sum(x: Array, axis: int) -> Array:
+    out = np.empty(x.shape, dtype=object)
+    for index in np.ndindex(x.shape):
+        before = [(*index[:axis], i, *index[axis + 1 :]) for i in range(index[axis] + 1)]
+        out[index] = sum((exact(x[i]) for i in before[1:]), start=exact(x[before[0]]))
+    return out
+
+
 def _concat(*xs: Array, axis: int) -> Array:
     pieces = [x[(slice(None),) * axis + (i,)] for x in xs for i in range(x.shape[axis])]
     shape = (*xs[0].shape[:axis], len(pieces), *xs[0].shape[axis + 1 :])
@@ -361,6 +369,7 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     ),
     "pad": _pad,
     "put_slice": _put_slice,
+    "cumulative_sum": _cumulative_sum,
     "flip": lambda x, axes: moved(
         x.shape, x.dtype, lambda index: x[tuple(~i if a in axes else i for a, i in enumerate(index))]
     ),

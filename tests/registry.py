@@ -44,7 +44,16 @@ ULPS = {
     "floor_divide": 0, "remainder": 1,
 }  # fmt: skip
 # Sums of products: the error bound is that of a sum, relative to the sum of magnitudes.
-SUMS = {"sum", "sum_to", "matmul", "conv", "max_pool_scatter", "scatter_add", "scatter_add_along_axis"}
+SUMS = {
+    "cumulative_sum",
+    "sum",
+    "sum_to",
+    "matmul",
+    "conv",
+    "max_pool_scatter",
+    "scatter_add",
+    "scatter_add_along_axis",
+}
 
 
 @contextmanager

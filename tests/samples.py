@@ -285,6 +285,12 @@ def _put_slice(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample("put_slice", (sample.arrays[0], random(rng, part.shape, dtype_of(part.dtype))), sample.attrs)
 
 
+def _cumulative_sum(rng: np.random.Generator) -> Iterator[Sample]:
+    for shape, axis in (((5,), 0), ((1, 40), 1), ((3, 4, 2), 1), ((0, 3), 0), ((2, 0), 0), ((70, 2), 0)):
+        for dtype in (float64, float32, int32, bool_):
+            yield Sample("cumulative_sum", (random(rng, shape, dtype),), {"axis": axis})
+
+
 def _flip(rng: np.random.Generator) -> Iterator[Sample]:
     for shape, axes in (((), ()), ((5,), (0,)), ((2, 3), (1,)), ((2, 3, 4), (0, 2)), ((0, 2), (0,))):
         yield Sample("flip", (random(rng, shape),), {"axes": axes})
@@ -491,6 +497,7 @@ SPECIAL: dict[str, Callable[[np.random.Generator], Iterator[Sample]]] = {
     "slice": _slice,
     "pad": _pad,
     "put_slice": _put_slice,
+    "cumulative_sum": _cumulative_sum,
     "flip": _flip,
     "concat": _concat,
     "iota": _iota,

@@ -1,7 +1,7 @@
 """The operations: records (what the system knows of each) and the functions that users call.
 
-elementwise logistic reduction movement patch linalg convolution pooling indexing sorting random, and marks (for
-differentiation).
+elementwise logistic reduction movement patch cumulative linalg convolution pooling indexing sorting random, and marks
+(for differentiation).
 `PRIMITIVES` is the registry: every record by its name. A new record is added to its file's PRIMITIVES tuple.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from graphc.ir.node import CONSTANT, INPUT, ITEM
 from graphc.ops import (
     convolution,
+    cumulative,
     elementwise,
     indexing,
     linalg,
@@ -25,7 +26,7 @@ from graphc.ops import (
 from graphc.primitive import Primitive
 
 _ROOMS = (
-    *(elementwise, logistic, reduction, movement, patch, linalg, convolution, pooling),
+    *(elementwise, logistic, reduction, movement, patch, cumulative, linalg, convolution, pooling),
     *(indexing, sorting, random, marks),
 )
 

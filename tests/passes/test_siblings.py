@@ -82,3 +82,13 @@ def test_compiled(n: int, dtype: str) -> None:
     for got, want in zip(found, forces(gc.asarray(x), gc.asarray(y)), strict=True):
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=2e-4 if dtype == "float32" else 1e-12, atol=1e-3)
     assert compiled.explain().kernels.index("fused:") == 1
+
+
+def test_what_is_made_of_little_is_made_again() -> None:
+    """Differences of all pairs: two kernels need them, and reading n x n numbers costs more than n."""
+    x, y = new(64), new(64, 64)
+    apart = E.subtract(movement.reshape(x, (1, 64)), movement.reshape(x, (64, 1)))
+    rows, columns = reduction.sum(E.multiply(apart, y), 1), reduction.sum(E.exp(apart), 0)
+    fused = check([x, y], [rows, columns], rtol=1e-4)
+    assert kernels(fused) == 2
+    assert max(n.type.size for n in fused.nodes if not isinstance(n.type, tuple) and n is not y) == 64
