@@ -15,15 +15,23 @@ import numpy.typing as npt
 from graphc.dispatch import dtype_of_value
 from graphc.errors import DeviceError, TraceError
 from graphc.ops import elementwise as ew
-from graphc.ops.movement import iota
+from graphc.ops.movement import broadcast_to, iota
 from graphc.tensor import Operand, Tensor, active, as_tensor, wrap
-from graphc.types import DEFAULT_FLOAT, Scalar, dtype_of, promote, promote_scalar, scalar_dtype
+from graphc.types import DEFAULT_FLOAT, DType, Scalar, dtype_of, promote, promote_scalar, scalar_dtype
 
 ShapeLike = int | Sequence[int]
 
 
 def _new(array: npt.NDArray[Any]) -> Tensor:
     return active().created(wrap(array))
+
+
+def _filled(shape: ShapeLike, value: Scalar, dtype: DType) -> Tensor:
+    """One number everywhere. In a traced function a number that is spread, not an array that is kept and read."""
+    if active().computes:
+        sizes, zero = _shape(shape), type(value) is int and value == 0  # a float's zero may be -0
+        return _new(np.zeros(sizes, dtype.numpy) if zero else np.full(sizes, value, dtype.numpy))
+    return ew.copy(broadcast_to(_new(np.full((), value, dtype.numpy)), _shape(shape)))  # type: ignore[no-any-return]
 
 
 def _shape(shape: ShapeLike) -> tuple[int, ...]:
@@ -108,18 +116,17 @@ def from_dlpack(x: Any) -> Tensor:
 
 def zeros(shape: ShapeLike, dtype: Any = DEFAULT_FLOAT) -> Tensor:
     """Zeros."""
-    return _new(np.zeros(_shape(shape), dtype_of(dtype).numpy))
+    return _filled(shape, 0, dtype_of(dtype))
 
 
 def ones(shape: ShapeLike, dtype: Any = DEFAULT_FLOAT) -> Tensor:
     """Ones."""
-    return _new(np.ones(_shape(shape), dtype_of(dtype).numpy))
+    return _filled(shape, 1, dtype_of(dtype))
 
 
 def full(shape: ShapeLike, fill_value: Scalar, dtype: Any = None) -> Tensor:
     """One number everywhere."""
-    kind = scalar_dtype(fill_value) if dtype is None else dtype_of(dtype)
-    return _new(np.full(_shape(shape), fill_value, kind.numpy))
+    return _filled(shape, fill_value, scalar_dtype(fill_value) if dtype is None else dtype_of(dtype))
 
 
 def empty(shape: ShapeLike, dtype: Any = DEFAULT_FLOAT) -> Tensor:

@@ -53,3 +53,26 @@ def test_a_list_of_traced_tensors_asks_for_stack() -> None:
 def test_devices_that_hold_no_tensors_are_refused(device: str, mend: str) -> None:
     with pytest.raises(gc.DeviceError, match=f"'{device}' isn't supported here.*{mend}"):
         gc.tensor([1.0], device=device)
+
+
+def test_numbers_everywhere_inside_of_a_compiled_function() -> None:
+    """They are spread where they are used, can be written to, and each call's are its own."""
+
+    def f(x: gc.Tensor) -> tuple[gc.Tensor, ...]:
+        count = gc.zeros_like(x)
+        count += x > 0
+        board = gc.full((3, 4), 2.5, np.float64)
+        board[1:, 1:-1] = gc.ones((2, 2), np.float64)
+        return count, board, gc.full_like(x, -0.0), gc.zeros((0, 3)), gc.ones(())
+
+    compiled = gc.compile(f)
+    x = gc.asarray(np.array([[1.0, -2.0], [0.5, 0.0]], np.float32))
+    for _ in range(2):
+        for got, want in zip(compiled(x), f(x), strict=True):
+            assert got.dtype == want.dtype
+            np.testing.assert_array_equal(got.numpy(), want.numpy())
+            np.testing.assert_array_equal(np.signbit(got.numpy()), np.signbit(want.numpy()))
+    assert compiled.explain().captured == ("argument 0: f32[2,2]",)
+    first, second = compiled(x)[1], compiled(x)[1]
+    first[0, 0] = 77.0
+    assert second.numpy()[0, 0] == 2.5
