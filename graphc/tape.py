@@ -444,7 +444,12 @@ def record(primitive: Primitive, operands: Sequence[Any], result: Tensor) -> Non
 
 def _note_view(result: Tensor, source: Any, primitive: Primitive, attrs: dict[str, Any]) -> None:
     """Remember that result shares memory with source, if it does."""
-    if not isinstance(source, Tensor) or not np.may_share_memory(result._data, source._data):
+    if not isinstance(source, Tensor):
+        return
+    data, whole = result._data, source._data
+    if type(data) is ndarray and data.base is None and data is not whole:
+        return  # it owns its memory
+    if not np.may_share_memory(data, whole):
         return
     above = source._view
     base = above.base if above is not None else source

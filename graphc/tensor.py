@@ -547,6 +547,9 @@ class Tensor:
         return reduction.sum(self, axis, keepdims)  # type: ignore[no-any-return]
 
     def mean(self, axis: AxisLike = None, keepdims: bool = False) -> Tensor:
+        data = self._data
+        if axis is None and keepdims is False and data is not None and data.dtype.kind == "f":
+            return self.sum() / data.size
         return reduction.mean(self, axis, keepdims)  # type: ignore[no-any-return]
 
     def var(self, axis: AxisLike = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:

@@ -111,7 +111,7 @@ def _reshape_body(x: TensorType, *, shape: Shape) -> Compute:
 RESHAPE: Primitive = Primitive(
     "reshape",
     infer=_reshape_type,
-    eval=lambda xp, x, *, shape: xp.reshape(x, shape),
+    eval=lambda xp, x, *, shape: x.reshape(shape),
     vjp=(lambda g, y, x, *, shape: apply(RESHAPE, g, shape=shape_of(x)),),
     jvp=lambda tangents, y, x, *, shape: apply(RESHAPE, tangents[0], shape=shape),
     body=_reshape_body,
@@ -411,7 +411,7 @@ PRIMITIVES = (RESHAPE, PERMUTE_DIMS, BROADCAST_TO, UNBROADCAST, SLICE, PAD, FLIP
 
 def reshape(x: Value, /, shape: int | Sequence[int]) -> Value:
     """x in another shape, row-major; one entry may be -1 (what is left)."""
-    wanted = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    wanted = (shape,) if isinstance(shape, int) else tuple([int(n) for n in shape])
     source = shape_of(x)
     if -1 in wanted:
         known = math.prod(n for n in wanted if n != -1)
@@ -493,7 +493,7 @@ def slice_(x: Value, /, start: Sequence[int], stop: Sequence[int], step: Sequenc
     """x[start:stop:step] on every dimension; 0 <= start <= stop <= size, step >= 1."""
     shape = shape_of(x)
     a, b, s = tuple(start), tuple(stop), tuple(step)
-    if b == shape and not np.any(a) and all(k == 1 for k in s):
+    if b == shape and not any(a) and s.count(1) == len(s):
         return x
     return apply(SLICE, x, start=a, stop=b, step=s)
 
@@ -514,7 +514,7 @@ def pad(
 ) -> Value:
     """x with `low` and `high` elements of `value` before and after on each dimension, and `interior` between."""
     widths = tuple(interior) if interior is not None else (0,) * len(shape_of(x))
-    if not np.any([*low, *high, *widths]):
+    if not any((*low, *high, *widths)):
         return x
     return apply(PAD, x, low=tuple(low), high=tuple(high), interior=widths, value=value)
 

@@ -28,6 +28,9 @@ _GAP = -1
 def index(x: Value, key: Any) -> Value:
     """x[key]. Raises IndexingError for too many entries, an integer out of bounds or a boolean mask."""
     shape = shape_of(x)
+    plain = _plain(x, shape, key if type(key) is tuple else (key,))
+    if plain is not None:
+        return plain
     entries = _expanded(key, shape)
     start, stop, step = [0] * len(shape), list(shape), [1] * len(shape)
     turned: list[int] = []  # axes with a negative step
@@ -62,6 +65,30 @@ def index(x: Value, key: Any) -> Value:
     if not gathers:
         return reshape(y, [1 if a is None else shape_of(y)[a] for a in layout if a != _GAP and a not in integers])
     return _gathered(y, layout, gathers, integers)
+
+
+def _plain(x: Value, shape: tuple[int, ...], key: tuple[Entry, ...]) -> Value | None:
+    """x[key] for a key of nothing but integers in bounds and slices that go forward; None for others."""
+    if len(key) > len(shape):
+        return None
+    start, stop, step = [0] * len(shape), list(shape), [1] * len(shape)
+    kept: list[int] = []
+    for axis, entry in enumerate(key):
+        extent = shape[axis]
+        if type(entry) is int:
+            if not -extent <= entry < extent:
+                return None
+            start[axis] = entry % extent
+            stop[axis] = start[axis] + 1
+        elif type(entry) is slice:
+            start[axis], stop[axis], step[axis], backwards = _forward(entry, extent)
+            if backwards:
+                return None
+            kept.append(len(range(start[axis], stop[axis], step[axis])))
+        else:
+            return None
+    y = slice_(x, start, stop, step)
+    return y if len(kept) == len(key) else reshape(y, (*kept, *shape[len(key) :]))
 
 
 def _gathered(y: Value, layout: list[int | None], gathers: dict[int, Value], integers: set[int]) -> Value:
