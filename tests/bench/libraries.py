@@ -171,6 +171,27 @@ class TorchCompile(Torch):
         return _backward(self.compile(f), wrt)
 
 
+class TorchChannelsLast(Library):
+    """PyTorch with its images in channels_last order. Runs only what a work writes for it: `own[...]`."""
+
+    name, needs = "torch channels_last", "torch"
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.module = torch
+
+    def array(self, a: np.ndarray) -> Any:
+        made = self.module.from_numpy(a.copy())
+        return made.to(memory_format=self.module.channels_last) if a.ndim == 4 else made
+
+    def numpy(self, result: Any) -> list[np.ndarray]:
+        if isinstance(result, self.module.Tensor):
+            return [result.detach().numpy()]
+        return super().numpy(result)
+
+
 class Jax(Library):
     name, needs = "jax", "jax"
 
@@ -190,6 +211,21 @@ class Jax(Library):
 
     def value_and_grad(self, f: Callable[..., Any], wrt: tuple[int, ...]) -> Callable[..., Any]:
         return self.function(self.module.value_and_grad(f, wrt))
+
+
+class JaxNHWC(Library):
+    """JAX with its images in NHWC and its kernels in HWIO order. Runs only what a work writes for it: `own[...]`."""
+
+    name, needs = "jax NHWC", "jax"
+
+    def __init__(self, threads: int) -> None:
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+        self.module = jax
+
+    def array(self, a: np.ndarray) -> Any:
+        return self.module.numpy.array(a)
 
 
 class PyTensor(Library):
@@ -241,7 +277,9 @@ class Numba(Library):
         return a.copy()
 
 
-LIBRARIES: Sequence[type[Library]] = (Graphc, GraphcEager, NumPy, Torch, TorchCompile, Jax, PyTensor, Numba)
+LIBRARIES: Sequence[type[Library]] = (
+    Graphc, GraphcEager, NumPy, Torch, TorchChannelsLast, TorchCompile, Jax, JaxNHWC, PyTensor, Numba,
+)  # fmt: skip
 
 
 def installed(threads: int, names: Sequence[str] = ()) -> dict[str, Library]:
