@@ -59,9 +59,7 @@ class Layer:
 
 def _graphc(layer: Layer, part: str, library: Any, *arrays: Any) -> Run:
     gc = library.module
-    conv = partial(
-        gc.conv, stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups
-    )
+    conv = partial(gc.conv, stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups)
     call = gc.compile(_gradient(layer, part, conv, gc.grad, lambda shape: gc.zeros(shape, dtype=arrays[0].dtype)))
     return lambda: call(*arrays)
 
@@ -86,9 +84,11 @@ def _torch(layer: Layer, part: str, compiled: bool, library: Any, *arrays: Any) 
         return torch.nn.functional.conv2d(x, w, None, *pairs, layer.groups)
 
     def backward(a: Any, g: Any) -> Any:
-        x, w, mask = (missing, a, [True, False, False]) if part == "input gradient" else (a, missing, [False, True, False])
+        x, w, mask = (
+            (missing, a, [True, False, False]) if part == "input gradient" else (a, missing, [False, True, False])
+        )
         found = torch.ops.aten.convolution_backward(g, x, w, None, *pairs, False, [0, 0], layer.groups, mask)
-        return found[0] if part == "input gradient" else found[1]
+        return found[0 if input else 1]
 
     f = forward if part == "forward" else backward
     call = library.compile(f) if compiled else f
@@ -177,7 +177,9 @@ ODD = {
     "stem": Layer(1, 3, 23, 16, 7, stride=2, padding=3),
 }
 
-WORKS = [work for line, layers in LAYERS.items() for name, layer in layers.items() for work in _works(name, line, layer)]
+WORKS = [
+    work for line, layers in LAYERS.items() for name, layer in layers.items() for work in _works(name, line, layer)
+]
 SMALL = [
     work
     for dtype in ("float32", "float64")
