@@ -1,5 +1,5 @@
 """The works, a file for each kind; each has WORKS, and SMALL for the tests."""
 
-from . import eager, elementwise, gpt, lstm, matmul, mlp, plain, rows, science, small
+from . import convolution, eager, elementwise, gpt, lenet, lstm, matmul, mlp, plain, rows, science, small
 
-KINDS = (elementwise, plain, rows, matmul, mlp, gpt, lstm, science, small, eager)
+KINDS = (elementwise, plain, rows, matmul, convolution, lenet, mlp, gpt, lstm, science, small, eager)
