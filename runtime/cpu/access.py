@@ -123,7 +123,7 @@ def slots(buffer: Buffer, block: Block, axes: Mapping[str, int]) -> tuple[Slot, 
 
 
 def _slots_of(access: Access, axes: Mapping[str, int]) -> Iterator[Slot]:
-    """The slots that one access touches as its unrolled loops run."""
+    """The slots that one access touches as its unrolled loops run; none for lanes out of several registers."""
     start, ranges, lanes, extent = access.offset.affine.const, [], 1, 0
     around = {loop.axis.name: loop for loop in access.loops}
     for axis, coefficient in access.offset.affine.terms:
@@ -131,6 +131,8 @@ def _slots_of(access: Access, axes: Mapping[str, int]) -> Iterator[Slot]:
         if loop is None:
             start += coefficient * axes[axis.name]
         elif loop.kind == "vector" and loop.width > 1:
+            if coefficient != 1:
+                return
             lanes, extent = loop.width, axis.extent
         else:
             ranges.append(range(0, coefficient * axis.extent, coefficient) if axis.extent else range(0))

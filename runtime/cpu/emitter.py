@@ -297,16 +297,19 @@ class Emitter:
         name = self.pure(f"shufflevector {value.type} {value.text}, {value.type} poison, {mask}", value.level)
         return Value(name, value.dtype, len(lanes), value.level)
 
+    def merge(self, a: Value, b: Value, lanes: list[int]) -> Value:
+        """Lanes of two vectors of one type, in that order; those of b are counted on from a's."""
+        level, picked = max(a.level, b.level), ", ".join(f"i32 {i}" for i in lanes)
+        text = f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{len(lanes)} x i32> <{picked}>"
+        return Value(self.pure(text, level), a.dtype, len(lanes), level)
+
     def joined(self, pieces: list[Value]) -> Value:
         """The lanes of `pieces`, vectors of one dtype, one after the other."""
         whole = pieces[0]
         for piece in pieces[1:]:
             longer = max(whole.lanes, piece.lanes)
             a, b = (self.shuffle(v, [*range(v.lanes), *[-1] * (longer - v.lanes)]) for v in (whole, piece))
-            picked = ", ".join(f"i32 {i}" for i in [*range(whole.lanes), *range(longer, longer + piece.lanes)])
-            lanes, level = whole.lanes + piece.lanes, max(a.level, b.level)
-            text = f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{lanes} x i32> <{picked}>"
-            whole = Value(self.pure(text, level), whole.dtype, lanes, level)
+            whole = self.merge(a, b, [*range(whole.lanes), *range(longer, longer + piece.lanes)])
         return whole
 
     def any(self, condition: Value) -> Value:

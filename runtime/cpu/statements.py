@@ -21,6 +21,7 @@ from .access import Slot, accesses, folds, slots, written
 from .emitter import Emitter, Value, lane_mask, lane_numbers, literal, type_of
 from .memory import ALIGNMENT, Address, Lanes, Memory, Term
 from .transpose import apart, copy_square, turned
+from .registers import Column, Registers, read_column, read_slot
 
 MAX_FRAME = 1 << 20  # bytes of scratch memory in one function's frame; threads have 8 MiB or more
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
@@ -33,15 +34,6 @@ class Binding:
     start: Value
     multiple: int = 1
     lane: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Registers:
-    """A register buffer: an alloca for each slot. copies: lanes of the vector loop it was allocated in, else 1."""
-
-    dtype: DType
-    slots: dict[Slot, str]
-    copies: int
 
 
 @dataclass(slots=True)
@@ -290,7 +282,7 @@ class Statements:
             self.put(place, element, self.step(op, old, statement.value), mask)
 
     def accumulate_partial(
-        self, statement: Accumulate, place: Memory | Registers, element: Slot | Address, mask: Value | None
+        self, statement: Accumulate, place: Memory | Registers, element: Slot | Column | Address, mask: Value | None
     ) -> None:
         width = self.lanes.count
         cell = self.partial(self.folds[statement.buffer.name], place, element)
@@ -348,7 +340,7 @@ class Statements:
 
     # ------------------------------------------------------------------ memory
 
-    def element(self, buffer: Buffer, offset: Offset) -> tuple[Memory | Registers, Slot | Address]:
+    def element(self, buffer: Buffer, offset: Offset) -> tuple[Memory | Registers, Slot | Column | Address]:
         """Where buffer[offset] is, for each lane."""
         place = self.storage[buffer.name]
         const, terms, stride = self.affine(offset.affine)
@@ -360,8 +352,10 @@ class Statements:
                 else:
                     terms.append(Term(value, coefficient))
             return place, memory.address(self.e, place, const, terms, stride)
-        if terms or stride not in (0, 1) or offset.dynamic or (stride and place.copies > 1):
+        if terms or stride < 0 or offset.dynamic or (stride and place.copies > 1):
             raise CompileError(f"register {buffer.name} is addressed by something else than unrolled and vector axes")
+        if stride > 1:
+            return place, Column(const, stride, self.lanes.live)
         return place, Slot(const, self.lanes.live, self.lanes.count) if stride else Slot(const, 1, 1)
 
     def affine(self, at: Affine) -> tuple[int, list[Term], int]:
@@ -377,23 +371,31 @@ class Statements:
                 terms.append(Term(binding.start, coefficient, binding.multiple))
         return const, terms, stride
 
-    def get(self, place: Memory | Registers, element: Slot | Address, mask: Value | None, other: float = 0) -> Value:
+    def get(
+        self, place: Memory | Registers, element: Slot | Column | Address, mask: Value | None, other: float = 0
+    ) -> Value:
         """The elements' values; `other` where the mask is false."""
         if isinstance(element, Address):
             assert isinstance(place, Memory)
             return memory.load(self.e, place, element, mask, other, self.lanes)
         assert isinstance(place, Registers)
-        lanes = max(element.lanes, place.copies)
-        name = self.e.here(f"load {type_of(place.dtype, lanes)}, ptr {place.slots[element]}")
-        found = Value(name, place.dtype, lanes, self.e.level)
+        if isinstance(element, Column):
+            found = read_column(self.e, place, element, self.lanes.count)
+        else:
+            found = read_slot(self.e, place, element)
         return found if mask is None else self.e.select(mask, found, literal(other, place.dtype))
 
-    def put(self, place: Memory | Registers, element: Slot | Address, value: Value, mask: Value | None) -> None:
+    def put(
+        self, place: Memory | Registers, element: Slot | Column | Address, value: Value, mask: Value | None
+    ) -> None:
         if isinstance(element, Address):
             assert isinstance(place, Memory)
             memory.store(self.e, place, element, value, mask, self.lanes)
             return
         assert isinstance(place, Registers)
+        if isinstance(element, Column):
+            raise CompileError("lanes can't be stored to several registers")
+        place.turned.clear()
         lanes = max(element.lanes, place.copies)
         if mask is not None:
             if lanes == 1 and mask.lanes > 1:

@@ -22,7 +22,8 @@ that printers write out. `parallel` loops stand outermost only, their iterations
 barrier follows each. Scratch memory belongs to one iteration of the parallel loop, and its lanes share it;
 what is allocated before the loop is shared by all iterations.
 Register buffers are addressed by axes of `unroll` and `vector` loops and constants only; where the vector axis
-appears in a register offset its coefficient is 1 and lanes beyond the loop's extent do not exist.
+appears in a register offset its coefficient is 1 and lanes beyond the loop's extent do not exist. A Load may have
+another coefficient, the distance of registers that were stored to: it reads one lane of each, a transposition.
 Accumulate op "sum" of a Call("mul") is a fused multiply-add.
 Printers decide nothing: what is written here is what runs.
 

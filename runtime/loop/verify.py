@@ -201,7 +201,7 @@ class _Walk:
         if loop.axis.extent != axis.extent:
             self.fail(f"axis {axis.name} is used with extent {axis.extent}, but loops over {loop.axis.extent}")
 
-    def address(self, buffer: Buffer, offset: Offset, mask: Expr | None) -> None:
+    def address(self, buffer: Buffer, offset: Offset, mask: Expr | None, *, read: bool = False) -> None:
         if self.buffers.get(buffer.name) != buffer:
             self.fail(f"buffer {buffer.name} is not a param and not allocated here")
         self.affine(offset.affine)
@@ -209,21 +209,21 @@ class _Walk:
             if self.expr(index).kind != "i":
                 self.fail(f"{buffer.name} is indexed by {self.expr(index).name}")
         if buffer.space == "register":
-            self.register(buffer, offset)
+            self.register(buffer, offset, read)
         if offset.dynamic or mask is not None or self.guarded or any(not x.axis.extent for x in self.axes.values()):
             return
         low, high = offset.affine.bounds()
         if low < 0 or high >= buffer.size:
             self.fail(f"offsets {low}..{high} of {buffer.name}, which has {buffer.size} elements")
 
-    def register(self, buffer: Buffer, offset: Offset) -> None:
+    def register(self, buffer: Buffer, offset: Offset, read: bool) -> None:
         if offset.dynamic:
             self.fail(f"register {buffer.name} has a data-dependent offset")
         for axis, coefficient in offset.affine.terms:
             kind = self.axes[axis.name].kind
             if kind not in ("unroll", "vector"):
                 self.fail(f"register {buffer.name} is addressed by {kind} axis {axis.name}")
-            if kind == "vector" and coefficient != self.row_major(axis):
+            if kind == "vector" and coefficient != self.row_major(axis) and not (read and coefficient > 1):
                 self.fail(
                     f"register {buffer.name}: vector axis {axis.name} must have coefficient {self.row_major(axis)}"
                 )
@@ -258,7 +258,7 @@ class _Walk:
             case Load(buffer, offset, mask, _):
                 if mask is not None:
                     self.boolean(mask, "mask")
-                self.address(buffer, offset, mask)
+                self.address(buffer, offset, mask, read=True)
                 return buffer.dtype
             case Call(op, args, dtype):
                 self.call(op, [self.expr(a) for a in args], dtype)

@@ -11,9 +11,9 @@ from graphc.ir.expr import Axis, affine
 from graphc.runtime.cpu.target import Target
 from graphc.runtime.loop.nest import Nest
 
-from .cost import Access, Facts
+from .cost import Access, Facts, Rows
 from .memory import PAGE_HALF, Traffic
-from .registers import Rows, register_tiles
+from .registers import register_tiles
 from .split import Split, splits, splittable
 
 WORTH_FORKING = 30_000.0  # cycles of a whole kernel, about 8 us
@@ -96,18 +96,21 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
     if inner:
         main = max(inner, key=lambda n: (bool(facts.stages[n].stage.folds), facts.stages[n].size()))
         stage = facts.stages[main]
-        rest = facts.cost(lanes, None, leave_out=main)
         own = lanes or stage_lanes[main]
         each_point = sum(local.size * local.dtype.itemsize for local in nest.locals)
         tiles = register_tiles(stage, nest.outer, own, packed, width, target)
+        rests = {rows: facts.cost(lanes, None, main, rows) for rows in {rows for _, _, rows in tiles}}
         options = [
-            (cost + rest, vectors * width, rows)
+            (cost + rests[rows], vectors * width, rows)
             for cost, vectors, rows in tiles
             if each_point * prod(size for _, size in rows) * (vectors * width if lanes else 1) <= MOST_LOCALS
-        ][:TILES_TRIED]
+        ]
+        options = sorted(options, key=lambda option: option[0])[:TILES_TRIED]
     else:
         cost = facts.cost(lanes, None)
         options = [(cost, 0 if lanes is None else _flat_block(facts, lanes, cost), ())]
+        if lanes is not None:
+            options += _squares(facts, lanes)
     for cycles, block, rows in options:
         if packed is not None:
             each = _packing(packed, lanes, nest, width)
@@ -237,6 +240,14 @@ def _flat_block(facts: Facts, lanes: Axis, cycles: float) -> int:
     return -(-lanes.extent // (pieces * step)) * step
 
 
+def _squares(facts: Facts, lanes: Axis) -> Iterator[tuple[float, int, Rows]]:
+    """Tiles, as wide as high, of which what lanes would gather or scatter is transposed in registers."""
+    for axis in facts.nest.outer:
+        rows = ((axis, min(axis.extent, facts.width)),)
+        if axis != lanes and any(access.turned(lanes, rows) for stage in facts.stages for access in stage.accesses):
+            yield facts.cost(lanes, None, rows=rows), facts.width, rows
+
+
 def _crossed(facts: Facts, lanes: Axis) -> bool:
     """Whether lanes skip through an array that another axis walks along: lines must be used again before they go."""
     others = [axis for axis in facts.nest.outer if axis != lanes]
@@ -277,7 +288,8 @@ def _order(
         lost = cycles * _imbalance(trips[order[0]] if order else 1)
         return memory.cycles(order) + lost
 
-    if lanes in looping and not any(stage.stage.axes for stage in facts.stages) and _crossed(facts, lanes):
+    flat = not any(stage.stage.axes for stage in facts.stages)
+    if lanes in looping and flat and len(size) == 1 and _crossed(facts, lanes):
         orders = [(lanes, *(axis for axis in looping if axis != lanes))]
     elif len(looping) > PERMUTED and not panel:
         if cycles:  # the most iterations outermost

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from graphc.ir.expr import Affine, Axis, Call, Index
 from graphc.runtime.cpu.target import Target
@@ -17,6 +18,8 @@ from graphc.runtime.loop.nest import Nest, Stage
 from graphc.types import DType, float32
 
 from .rewrite import conjuncts, expressions, parts
+
+Rows: TypeAlias = tuple[tuple[Axis, int], ...]  # outer axes, with how many points of each make a tile
 
 SIMPLE = 0.5
 ARITHMETIC: dict[str, float] = {
@@ -27,6 +30,8 @@ CONTIGUOUS_LOAD, BROADCAST_LOAD, CONTIGUOUS_STORE = 0.5, 0.25, 1.0
 LANE_LOAD, LANE_STORE = 1.4, 5.0  # for each lane of a gather or scatter; each is in a cache line of its own
 MASK = 0.5
 SCALAR_LOOP = 1.0  # of each point that isn't done in lanes
+TURN = 5.0  # transposing one register in a square of registers
+LEAST_TURNED = 4  # rows of a square that is worth transposing
 FOLD_LANES = 5.0  # folding the lanes of one register into a number
 SERIAL_SCATTER = 4.0  # an accumulation through memory waits for the one before
 
@@ -51,11 +56,24 @@ class Access:
     def depends(self, axis: Axis) -> bool:
         return bool(self.at.coefficient(axis)) or axis.name in self.varies
 
-    def cost(self, lanes: Axis | None, width: int) -> float:
+    def turned(self, lanes: Axis, rows: Rows) -> tuple[Axis, int] | None:
+        """A row of a tile along which neighbours lie, where they don't along the lanes: a square of registers can be
+        transposed between memory and the lanes."""
+        if lanes.name in self.varies or self.at.coefficient(lanes) in (0, 1):
+            return None
+        found = [(axis, size) for axis, size in rows if self.at.coefficient(axis) == 1 and axis.name not in self.varies]
+        return next(((axis, size) for axis, size in found if size >= LEAST_TURNED), None)
+
+    def cost(self, lanes: Axis | None, width: int, rows: Rows = ()) -> float:
+        """rows: outer axes with how many points of each stand side by side, where no fold uses the access."""
         if lanes is None:
             return CONTIGUOUS_STORE if self.store else CONTIGUOUS_LOAD
         mask = MASK if lanes.name in self.masked else 0.0
         stride = self.at.coefficient(lanes)
+        turned = self.turned(lanes, rows)
+        if turned is not None:
+            whole = width * -(-turned[1] // width) / turned[1]
+            return mask + whole * (TURN + (CONTIGUOUS_STORE if self.store else CONTIGUOUS_LOAD))
         if lanes.name in self.varies or stride not in (0, 1):
             return mask + width * (LANE_STORE if self.store else LANE_LOAD)
         if stride == 1:
@@ -79,18 +97,21 @@ class StageFacts:
         """How much work a point of the outer axes is."""
         return self.points() * self.unit(None, 1)
 
-    def unit(self, lanes: Axis | None, width: int, packed: Access | None = None) -> float:
+    def unit(self, lanes: Axis | None, width: int, packed: Access | None = None, rows: Rows = ()) -> float:
         """Cycles for one iteration: of `width` lanes along `lanes`, or a single point. packed: made contiguous."""
+        rows = () if self.stage.axes else rows
         scatter = SERIAL_SCATTER * sum(isinstance(s, Accumulate) for s in self.stage.stores)
-        moved = sum(CONTIGUOUS_LOAD if a is packed else a.cost(lanes, width) for a in self.accesses)
+        moved = sum(CONTIGUOUS_LOAD if a is packed else a.cost(lanes, width, rows) for a in self.accesses)
         return moved + self.arithmetic + scatter + SIMPLE * len(self.stage.folds)
 
-    def cost(self, outer: Iterable[Axis], lanes: Axis | None, width: int, packed: Access | None = None) -> float:
+    def cost(
+        self, outer: Iterable[Axis], lanes: Axis | None, width: int, packed: Access | None = None, rows: Rows = ()
+    ) -> float:
         """Cycles for all points, vectorised along `lanes` (one of outer or of the stage's axes)."""
         points = prod(axis.extent for axis in outer) * self.points()
         if lanes is None:
             return points * (self.unit(None, 1) + SCALAR_LOOP)
-        return points / lanes.extent * -(-lanes.extent // width) * self.unit(lanes, width, packed)
+        return points / lanes.extent * -(-lanes.extent // width) * self.unit(lanes, width, packed, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +120,14 @@ class Facts:
     stages: tuple[StageFacts, ...]
     width: int
 
-    def cost(self, lanes: Axis | None, packed: Access | None, leave_out: int = -1) -> float:
+    def cost(self, lanes: Axis | None, packed: Access | None, leave_out: int = -1, rows: Rows = ()) -> float:
         """Cycles with all stages vectorised along the outer axis `lanes`; None: each along its own best axis.
 
-        leave_out: number of a stage not to count.
+        leave_out: number of a stage not to count. rows: outer axes of which so many points stand side by side.
         """
         stages = [stage for number, stage in enumerate(self.stages) if number != leave_out]
         if lanes is not None:
-            return sum(stage.cost(self.nest.outer, lanes, self.width, packed) for stage in stages)
+            return sum(stage.cost(self.nest.outer, lanes, self.width, packed, rows) for stage in stages)
         rows = prod(axis.extent for axis in self.nest.outer)
         total = 0.0
         for stage in stages:

@@ -19,6 +19,7 @@ from .folds import emit_stage, piece_of
 from .rewrite import Rewriter, expressions, parts, variables
 from .split import Split
 from .tile import Tile, loops, scope
+from .turn import turned
 
 MOST_WRITTEN_OUT = 160  # instructions, roughly, of an epilogue, over all vectors of a tile; more are put into a loop
 
@@ -307,7 +308,10 @@ class _Emitter:
                     found[let.var.name] = Load(kept, Offset(tile.offset()))
             body += tuple(rewriter.check(check) for check in stage.checks)
             body += tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None)
-        if tile.lanes is not None and tile.rows and not found and self.bulky(stages, tile):
+        bulky = tile.lanes is not None and tile.rows and not found and self.bulky(stages, tile)
+        if not bulky and tile.rows and (squares := turned(body, tile)) is not None:
+            return before + squares, found
+        if bulky:
             return self.one_by_one(stages, rewriter, tile), {}
         if tile.lanes is not None or not tile.rows:
             return before + tile.over(body), found

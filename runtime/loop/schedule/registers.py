@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from itertools import combinations
 from math import prod
-from typing import TypeAlias
 
 from graphc.ir.expr import Axis
 from graphc.runtime.cpu.target import Target
 
-from .cost import FOLD_LANES, LANE_LOAD, MASK, SIMPLE, Access, StageFacts
-
-Rows: TypeAlias = tuple[tuple[Axis, int], ...]
+from .cost import FOLD_LANES, LANE_LOAD, MASK, SIMPLE, Access, Rows, StageFacts
 
 UNALIGNED_LOAD = 1.0  # most cross a cache line
 MASK_REGISTERS = 4  # one of so many registers is for the computation of masks

@@ -77,6 +77,7 @@ def _gradient(layer: Layer, part: str, conv: Any, grad: Any, zeros: Callable[[tu
 def _torch(layer: Layer, part: str, compiled: bool, library: Any, *arrays: Any) -> Run:
     torch = library.module
     pairs = [[n, n] for n in (layer.stride, layer.padding, layer.dilation)]
+    wanted = 0 if part == "input gradient" else 1
     x, w, _ = layer.shapes
     missing = library.array(np.zeros(w if part == "weight gradient" else x, np.float32)).to(arrays[0].dtype)
 
@@ -84,11 +85,9 @@ def _torch(layer: Layer, part: str, compiled: bool, library: Any, *arrays: Any) 
         return torch.nn.functional.conv2d(x, w, None, *pairs, layer.groups)
 
     def backward(a: Any, g: Any) -> Any:
-        x, w, mask = (
-            (missing, a, [True, False, False]) if part == "input gradient" else (a, missing, [False, True, False])
-        )
+        x, w, mask = (missing, a, [True, False, False]) if wanted == 0 else (a, missing, [False, True, False])
         found = torch.ops.aten.convolution_backward(g, x, w, None, *pairs, False, [0, 0], layer.groups, mask)
-        return found[0 if input else 1]
+        return found[wanted]
 
     f = forward if part == "forward" else backward
     call = library.compile(f) if compiled else f
