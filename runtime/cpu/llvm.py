@@ -29,7 +29,8 @@ from .access import cycles, written
 from .blas import GEMM_DECLARATIONS
 from .emitter import Emitter, Module, Value, literal
 from .memory import ALIGNMENT, Memory
-from .statements import Binding, Registers, Statements, bind_row_major
+from .registers import Registers
+from .statements import Binding, Statements, bind_row_major
 from .target import Target
 from .threads import PARALLEL_DECLARATION
 

@@ -261,7 +261,7 @@ class Statements:
         mask = self.mask(statement.mask)
         if mask is not None and mask.const is False:
             return
-        place, element = self.element(buffer, statement.offset)
+        place, element = self.target(buffer, statement.offset)
         shared = self.lanes.count > 1 and place.copies == 1
         shared = shared and (element.lanes == 1 if isinstance(element, Slot) else element.shared)
         if statement.atomic or (isinstance(element, Address) and element.index is not None):
@@ -282,7 +282,7 @@ class Statements:
             self.put(place, element, self.step(op, old, statement.value), mask)
 
     def accumulate_partial(
-        self, statement: Accumulate, place: Memory | Registers, element: Slot | Column | Address, mask: Value | None
+        self, statement: Accumulate, place: Memory | Registers, element: Slot | Address, mask: Value | None
     ) -> None:
         width = self.lanes.count
         cell = self.partial(self.folds[statement.buffer.name], place, element)
@@ -358,6 +358,13 @@ class Statements:
             return place, Column(const, stride, self.lanes.live)
         return place, Slot(const, self.lanes.live, self.lanes.count) if stride else Slot(const, 1, 1)
 
+    def target(self, buffer: Buffer, offset: Offset) -> tuple[Memory | Registers, Slot | Address]:
+        """Where each lane writes."""
+        place, element = self.element(buffer, offset)
+        if isinstance(element, Column):
+            raise CompileError(f"lanes can't be stored to several registers of {buffer.name}")
+        return place, element
+
     def affine(self, at: Affine) -> tuple[int, list[Term], int]:
         """at = const + terms + stride * lane."""
         const, stride, terms = at.const, 0, []
@@ -393,8 +400,6 @@ class Statements:
             memory.store(self.e, place, element, value, mask, self.lanes)
             return
         assert isinstance(place, Registers)
-        if isinstance(element, Column):
-            raise CompileError("lanes can't be stored to several registers")
         place.turned.clear()
         lanes = max(element.lanes, place.copies)
         if mask is not None:
@@ -407,7 +412,7 @@ class Statements:
     def store(self, buffer: Buffer, offset: Offset, value: Value, mask: Value | None) -> None:
         if mask is not None and mask.const is False:
             return
-        place, element = self.element(buffer, offset)
+        place, element = self.target(buffer, offset)
         self.put(place, element, value, mask)
 
     # ------------------------------------------------------------------ expressions
