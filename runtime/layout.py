@@ -9,7 +9,7 @@ the channels, if they fill vectors and aren't in groups.
 
 The layout spreads to what shares batch and channels with such an array, element by element. Found by structure: an
 operation slides a window if some index of what it reads sums a loop of the result and a reduced one. Arguments of the
-call stay in C order; one that should have its batch innermost is copied first.
+call stay in C order; whether a kernel reads a copy of one in another order is decided kernel by kernel (relay.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import FUSED, ITEM, Node
 from graphc.types import Shape
 
-Strides: TypeAlias = tuple[int, ...]
+from .loop.storage import Storage, in_order
+
 Key: TypeAlias = tuple[Node | None, Node]  # a node of the inner graph of a fused one; None: of the whole graph
 
 LEAST_DIMENSIONS = 3  # batch, channels and something to slide over
@@ -31,13 +32,9 @@ LEAST_DIMENSIONS = 3  # batch, channels and something to slide over
 
 @dataclass(frozen=True, slots=True)
 class Layouts:
-    """strides: of values that don't lie in C order. readers: the fused nodes that want their operands so.
+    """storage: of results of kernels that shouldn't lie in C order. One that must (an output of the call) does."""
 
-    A value of `strides` that must lie in C order (an argument, an output) is to be copied for its readers.
-    """
-
-    strides: Mapping[Node, Strides] = field(default_factory=dict)
-    readers: frozenset[Node] = frozenset()
+    storage: Mapping[Node, Storage] = field(default_factory=dict)
 
 
 def assign(graph: Graph, lanes: int) -> Layouts:
@@ -67,19 +64,18 @@ def assign(graph: Graph, lanes: int) -> Layouts:
                 if operand.ndim == node.ndim and _shared(compute, number, 1 if slides(compute) else 2):
                     alike.join((fused, operand), (fused, node))
     wanted, mixed = {alike.find(key) for key in sliding}, {alike.find(key) for key in grouped}
-    strides: dict[Node, Strides] = {}
+    storage: dict[Node, Storage] = {}
     for value in graph.nodes:
-        if value.op is FUSED or value.ndim < LEAST_DIMENSIONS:
+        if value.op is not ITEM or value.ndim < LEAST_DIMENSIONS:
             continue
         kind = alike.find((None, value))
         if kind not in wanted:
             continue
         if _fills(value.shape[0], lanes):
-            strides[value] = batch_innermost(value.shape)
-        elif value.shape[1] % lanes == 0 and value.op is ITEM and kind not in mixed:
-            strides[value] = channels_last(value.shape)
-    readers = frozenset(n for n in graph.nodes if n.op is FUSED and any(x in strides for x in n.inputs))
-    return Layouts(strides, readers)
+            storage[value] = batch_innermost(value.shape)
+        elif value.shape[1] % lanes == 0 and kind not in mixed:
+            storage[value] = channels_last(value.shape)
+    return Layouts(storage)
 
 
 class _Classes:
@@ -105,22 +101,14 @@ def _fills(batch: int, lanes: int) -> bool:
     return batch > 0 and (batch % lanes == 0 or batch >= 4 * lanes)
 
 
-def channels_last(shape: Shape) -> Strides:
-    """Strides that put the second dimension last and keep the order of the others."""
-    strides, step = [], shape[1]
-    for extent in reversed(shape[2:]):
-        strides.append(step)
-        step *= extent
-    return (step, 1, *reversed(strides))
+def channels_last(shape: Shape) -> Storage:
+    """The second dimension last, the others in their order."""
+    return in_order(shape, (0, *range(2, len(shape)), 1))
 
 
-def batch_innermost(shape: Shape) -> Strides:
-    """Strides that put the first dimension last and keep the order of the others."""
-    strides, step = [], shape[0]
-    for extent in reversed(shape[1:]):
-        strides.append(step)
-        step *= extent
-    return (1, *reversed(strides))
+def batch_innermost(shape: Shape) -> Storage:
+    """The first dimension last, the others in their order."""
+    return in_order(shape, (*range(1, len(shape)), 0))
 
 
 def slides(compute: Compute) -> bool:

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from graphc.errors import VerifyError
-from graphc.ir.digits import row_major_strides
-from graphc.ir.expr import Axis, affine, axes_of
+from graphc.ir.expr import Axis, affine
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node
 from graphc.passes.access import Accesses
@@ -25,12 +24,15 @@ from graphc.types import DType
 from .gemm import as_gemm
 from .layout import Layouts
 from .loop.ir import Buffer, Kernel, Load, Offset, Store
-from .loop.lower import Strides, lower, span
+from .loop.lower import lower
 from .loop.naive import naive
 from .loop.nest import Nest, Stage
+from .loop.storage import Storage
 from .loop.verify import verify
 from .memory import Lifetime, place
 from .program import KernelCall, MatmulCall, Place, Program, Step
+from .relay import Copies, Cost, copies
+from .relay import copying as relaying
 from .values import Part, Value, joins, parts_in_place, shifts, window_of
 
 Schedule = Callable[[Nest], Kernel]
@@ -45,6 +47,7 @@ def plan(
     blas_result: int = BLAS_RESULT,
     layouts: Layouts | None = None,
     planned: Callable[[Step], object] = lambda step: None,
+    cost: Cost | None = None,
 ) -> Program:
     """The program of a fused graph.
 
@@ -52,9 +55,10 @@ def plan(
         follow the inputs' in the order of the outputs.
     schedule: how a nest becomes a kernel. blas_result: plain products with at least so many elements go to BLAS.
     layouts: of values that shouldn't lie in C order. planned: is told each step as soon as it is known, in order.
+    cost: cycles of a nest, to tell which operands to copy into another order first; without it none is.
     Raises VerifyError if the graph isn't fused, or an output can't overwrite its input for its type.
     """
-    return _Planner(graph, dict(state or {}), schedule, blas_result, layouts or Layouts(), planned).program()
+    return _Planner(graph, dict(state or {}), schedule, blas_result, layouts or Layouts(), planned, cost).program()
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +80,9 @@ class _Planner:
     blas_result: int
     layouts: Layouts
     planned: Callable[[Step], object]
+    cost: Cost | None
     values: dict[Node, Value] = field(default_factory=dict)
-    relaid: dict[Node, Value] = field(default_factory=dict)  # copies in another layout
+    relaid: dict[tuple[Value, Storage], Value] = field(default_factory=dict)  # copies in another order
     works: list[_Work] = field(default_factory=list)
     constants: list[tuple[DType, bytes]] = field(default_factory=list)
     messages: dict[str, int] = field(default_factory=dict)
@@ -107,7 +112,7 @@ class _Planner:
     def collect(self) -> None:
         """A value for every input, constant and item, and for what lies in their memory; a work for every kernel."""
         access = Accesses()
-        parts = parts_in_place(self.graph, [*self.graph.outputs], self.layouts.strides)
+        parts = parts_in_place(self.graph, [*self.graph.outputs], self.layouts.storage)
         for node in joins(self.graph):
             self.values[node] = Value(node.dtype, node.type.size, node)
         for index, node in enumerate(self.graph.inputs):
@@ -129,13 +134,14 @@ class _Planner:
                     item = items.get(node, {}).get(index)
                     value = Value(inner.dtype, inner.type.size, item)
                     if item is not None:
-                        value.strides = None if item in fixed else self.layouts.strides.get(item)
+                        value.storage = None if item in fixed else self.layouts.storage.get(item)
                         self.values[item] = value
                         if item in parts:
                             self.put(value, parts[item])
                     results.append(value)
-                operands = tuple(self.operand(x, node) for x in node.inputs)
-                self.works.append(_Work(node, operands, tuple(results), self.nest(node, operands, tuple(results))))
+                operands = tuple(self.values[x] for x in node.inputs)
+                operands, nest = self.relay(node, operands, tuple(results))
+                self.works.append(_Work(node, operands, tuple(results), nest))
             elif Fact.JOINS in node.op.facts:
                 self.join(node, parts)
             elif node.op is not INPUT:
@@ -143,7 +149,7 @@ class _Planner:
 
     def put(self, value: Value, part: Part) -> None:
         """Let a value lie in what it is joined to."""
-        value.inside, value.shift, value.strides = self.values[part.joined], part.shift, part.strides
+        value.inside, value.shift, value.storage = self.values[part.joined], part.shift, part.storage
         value.inside.parts.append(value)
 
     def join(self, node: Node, parts: Mapping[Node, Part]) -> None:
@@ -154,17 +160,36 @@ class _Planner:
             if parts.get(part.value) != part and part.value.type.size:
                 source, copy = self.values[part.value], Value(node.dtype, part.value.type.size)
                 self.put(copy, part)
-                self.works.append(_Work(None, (source,), (copy,), relaying(part.value, source.strides, part.strides)))
+                nest = relaying(part.value, source.storage, part.storage)
+                self.works.append(_Work(None, (source,), (copy,), nest))
 
-    def operand(self, value: Node, reader: Node) -> Value:
-        """What a fused node reads of a value: a copy in the wanted layout, if the value itself can't lie so."""
-        found, strides = self.values[value], self.layouts.strides.get(value)
-        if strides is None or found.strides == strides or reader not in self.layouts.readers:
-            return found
-        if value not in self.relaid:
-            copy = self.relaid[value] = Value(value.dtype, value.type.size, strides=strides)
-            self.works.append(_Work(None, (found,), (copy,), relaying(value, found.strides, strides)))
-        return self.relaid[value]
+    def relay(
+        self, node: Node, operands: tuple[Value, ...], results: tuple[Value, ...]
+    ) -> tuple[tuple[Value, ...], Nest]:
+        """What a fused node reads, and its nest: of its operands as they lie, or of copies where these pay."""
+        nest = self.nest(node, operands, results)
+        if self.cost is None:
+            return operands, nest
+
+        def lowered(copies: Copies) -> Nest:
+            stored = [replace(v, storage=copies.get(i, v.storage)) for i, v in enumerate(operands)]
+            return self.nest(node, tuple(stored), results)
+
+        def made(number: int, storage: Storage) -> bool:
+            return (operands[number], storage) in self.relaid
+
+        chosen = copies(node, nest, [v.storage for v in operands], self.cost, lowered, made)
+        if not chosen:
+            return operands, nest
+        read = tuple(self.copy(node.inputs[i], v, chosen[i]) if i in chosen else v for i, v in enumerate(operands))
+        return read, self.nest(node, read, results)
+
+    def copy(self, node: Node, value: Value, storage: Storage) -> Value:
+        """The value in another order, copied once for all who read it so."""
+        if (value, storage) not in self.relaid:
+            made = self.relaid[value, storage] = Value(value.dtype, storage.size(node.shape), storage=storage)
+            self.works.append(_Work(None, (value,), (made,), relaying(node, value.storage, storage)))
+        return self.relaid[value, storage]
 
     def constant(self, node: Node) -> Value:
         array = np.ascontiguousarray(node.attrs["value"].array)
@@ -173,11 +198,11 @@ class _Planner:
 
     def nest(self, node: Node, reads: tuple[Value, ...], writes: tuple[Value, ...]) -> Nest:
         """The nest of a fused node, with the program's codes for its messages; lowered once for equal nodes."""
-        strides = tuple(v.strides for v in (*reads, *writes))
-        key = (node.attrs["graph"], node.attrs["full"], node.attrs["outer"], strides)
+        storage = tuple(v.storage for v in (*reads, *writes))
+        key = (node.attrs["graph"], node.attrs["full"], node.attrs["outer"], storage)
         found = self.nests.get(key)
         if found is None:
-            found = lower(node.attrs["graph"], node.attrs["full"], node.attrs["outer"], title(node), strides)
+            found = lower(node.attrs["graph"], node.attrs["full"], node.attrs["outer"], title(node), storage)
             codes = [self.messages.setdefault(m, len(self.messages) + 1) for m in found.messages]
             found = self.nests[key] = numbered(found, codes)
         return found
@@ -325,21 +350,6 @@ def copying(dtype: DType, size: int) -> Nest:
     at = Offset(affine(axis))
     stage = Stage(stores=(Store(target, at, Load(source, at)),))
     return Nest(f"copy_{size}", (source, target), (axis,), (stage,), inplace=(("p0", "o0"),))
-
-
-def relaying(value: Node, before: Strides | None, after: Strides | None) -> Nest:
-    """A nest that copies p0 to o0, of these strides; None: C order."""
-    dense = row_major_strides(value.shape)
-    before, after = before or dense, after or dense
-    if before == after == dense:
-        return copying(value.dtype, value.type.size)
-    source, target = (Buffer(n, value.dtype, span(value.shape, s)) for n, s in (("p0", before), ("o0", after)))
-    axes = axes_of(value.shape)
-    read, write = affine(0), affine(0)
-    for axis, step, stride in zip(axes, before, after, strict=True):
-        read, write = read + axis * step, write + axis * stride
-    stage = Stage(stores=(Store(target, Offset(write), Load(source, Offset(read))),))
-    return Nest(f"relay_{value.type.size}", (source, target), axes, (stage,))
 
 
 def ordered(works: list[_Work]) -> list[_Work]:

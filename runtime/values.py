@@ -17,7 +17,7 @@ from graphc.passes.parts import window
 from graphc.primitive import Fact
 from graphc.types import DType
 
-from .loop.lower import Strides, span
+from .loop.storage import Storage, span
 from .program import Place
 
 
@@ -25,7 +25,7 @@ from .program import Place
 class Value:
     """Numbers somewhere in memory.
 
-    node: the input, constant or item it is; None for a copy. target: the input that it is to overwrite. strides: None
+    node: the input, constant or item it is; None for a copy. target: the input that it is to overwrite. storage: None
     for C order. inside: the value in whose memory it lies, `shift` elements after its start. parts: what it is joined
     of, each written on its own. window: it is only read: others write it.
     """
@@ -35,7 +35,7 @@ class Value:
     node: Node | None = None
     place: Place | None = None
     target: Value | None = None
-    strides: Strides | None = None
+    storage: Storage | None = None
     inside: Value | None = None
     shift: int = 0
     parts: list[Value] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Value:
 
 def window_of(node: Node, operand: Value, access: Accesses) -> Value:
     """The value of a node that is the same memory as its operand, or a window of it. Raises VerifyError otherwise."""
-    shift = window(node, access) if len(node.inputs) == 1 and operand.strides is None else None
+    shift = window(node, access) if len(node.inputs) == 1 and operand.storage is None else None
     if shift is None and node.type.size == node.inputs[0].type.size and access(node).view:
         shift = 0  # a reshape without common factors
     if shift is None:
@@ -90,12 +90,12 @@ def window_of(node: Node, operand: Value, access: Accesses) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a value lies in what it is joined to. strides: None for C order."""
+    """Where a value lies in what it is joined to. storage: None for C order."""
 
     value: Node
     joined: Node
     shift: int
-    strides: Strides | None
+    storage: Storage | None
 
 
 def joins(graph: Graph) -> list[Node]:
@@ -108,11 +108,11 @@ def shifts(joined: Node) -> Iterator[Part]:
     axis, strides, before = joined.attrs["axis"], row_major_strides(joined.shape), 0
     for part in joined.inputs:
         dense = span(part.shape, strides) == part.type.size
-        yield Part(part, joined, before * strides[axis], None if dense else strides)
+        yield Part(part, joined, before * strides[axis], None if dense else Storage(strides))
         before += part.shape[axis]
 
 
-def parts_in_place(graph: Graph, fixed: Iterable[Node], laid: Mapping[Node, Strides]) -> dict[Node, Part]:
+def parts_in_place(graph: Graph, fixed: Iterable[Node], laid: Mapping[Node, Storage]) -> dict[Node, Part]:
     """The values that can be written where they lie in what they are joined to; the others are copied there.
 
     fixed: values that must have memory of their own, because arguments hold them. laid: those in another layout.
@@ -125,7 +125,7 @@ def parts_in_place(graph: Graph, fixed: Iterable[Node], laid: Mapping[Node, Stri
             value = part.value
             if value in placed or value in own or not value.type.size:
                 continue
-            item = value.op is ITEM and (part.strides is None or value not in dense)
-            if item or (Fact.JOINS in value.op.facts and part.strides is None):
+            item = value.op is ITEM and (part.storage is None or value not in dense)
+            if item or (Fact.JOINS in value.op.facts and part.storage is None):
                 placed[value] = part
     return placed

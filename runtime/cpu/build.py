@@ -8,7 +8,7 @@ from functools import partial
 from graphc.ir.graph import Graph
 from graphc.passes import pipeline
 from graphc.runtime.layout import assign
-from graphc.runtime.loop.schedule.cpu import schedule_cpu
+from graphc.runtime.loop.schedule.cpu import cost_cpu, schedule_cpu
 from graphc.runtime.plan import plan
 from graphc.runtime.program import Program, Step
 from graphc.runtime.timing import Times, timed
@@ -34,7 +34,8 @@ def program(
     target = host()
     layouts = assign(graph, target.lanes(float32))
     schedule = Search(target, search).schedule if search else partial(schedule_cpu, target=target)
-    return plan(graph, state, schedule=schedule, layouts=layouts, planned=planned)
+    cost = partial(cost_cpu, target=target)
+    return plan(graph, state, schedule=schedule, layouts=layouts, planned=planned, cost=cost)
 
 
 def make(graph: Graph, state: Mapping[int, int], seconds: Times, search: float, compilation: Compilation) -> Program:

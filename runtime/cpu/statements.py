@@ -392,9 +392,7 @@ class Statements:
             found = read_slot(self.e, place, element)
         return found if mask is None else self.e.select(mask, found, literal(other, place.dtype))
 
-    def put(
-        self, place: Memory | Registers, element: Slot | Column | Address, value: Value, mask: Value | None
-    ) -> None:
+    def put(self, place: Memory | Registers, element: Slot | Address, value: Value, mask: Value | None) -> None:
         if isinstance(element, Address):
             assert isinstance(place, Memory)
             memory.store(self.e, place, element, value, mask, self.lanes)

@@ -51,6 +51,13 @@ class Builder:
             return b if a is None else a
         return self.call("and", (a, b), bool_)
 
+    def without(self, condition: Expr | None, needless: frozenset[int]) -> Expr | None:
+        """The conjunction without the parts of these identities; None is true."""
+        match condition:
+            case Call("and", (a, b)) if needless:
+                return self.both(self.without(a, needless), self.without(b, needless))
+        return None if id(condition) in needless else condition
+
     def number(self, position: Offset) -> Expr:
         """A position as an int64 value."""
         total: Expr | None = None

@@ -23,21 +23,16 @@ from graphc.ir.digits import SplitAxis, mixed_radix, row_major_strides
 from graphc.ir.expr import Affine, Axis, Call, Compute, Index, Literal, Read, affine
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, FUSED, INPUT, Node, constant_value, parameter
-from graphc.types import Shape
+from graphc.types import Shape, bool_, int64
 
 from .exprs import Builder, combine, substitute
-from .ir import Buffer, Expr, Offset, Var
+from .ir import Buffer, Expr, Load, Offset, Var
 from .nest import Nest
 from .stages import CheckTarget, FoldTarget, StoreTarget, Target, arrange
+from .storage import Rim, Storage
 
 Position: TypeAlias = tuple[Offset, ...]
-Strides: TypeAlias = tuple[int, ...]
 Pull: TypeAlias = Generator[Any, Expr, Expr]
-
-
-def span(shape: Shape, strides: Strides) -> int:
-    """Elements from the first to the last of an array, both included."""
-    return 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
 
 
 def lower(
@@ -45,30 +40,44 @@ def lower(
     full: Shape,
     outer: tuple[int, ...],
     name: str = "kernel",
-    strides: Sequence[Strides | None] | None = None,
+    storage: Sequence[Storage | None] | None = None,
 ) -> Nest:
     """The Nest of one group.
 
     graph: its inner Graph; inputs are placeholders. full: the shape looped over; outer: the dimensions of it
     that are independent (the group's regular reductions fold the others). Every output has either the elements
     of `full`, in row-major order, or those of its outer dimensions; a scatter stands alone.
-    strides: for each input, then output, elements between neighbours along each of its dimensions; None: C order.
+    storage: how each input, then each output lies in memory; None: in C order.
     Raises VerifyError if the group can't be one nest: a reduction that isn't one number for each outer point.
     """
     splits: dict[str, int] = {}
     while True:
         try:
-            return _Lowering(graph, full, outer, name, tuple(strides or ()), splits).nest()
+            return _Lowering(graph, full, outer, name, tuple(storage or ()), splits).nest()
         except SplitAxis as split:
             splits[split.name] = split.inner
 
 
-def lower_node(node: Node, name: str = "kernel", strides: Sequence[Strides | None] | None = None) -> Nest:
+def rims(graph: Graph, full: Shape, outer: tuple[int, ...]) -> list[Rim]:
+    """How far beyond each input, at both ends of each dimension, the group's loops reach where a mask keeps them from
+    reading: what a rim of zeros would have to cover. Empty for an input that is read without masks."""
+    splits: dict[str, int] = {}
+    while True:
+        lowering = _Lowering(graph, full, outer, "kernel", (), splits)
+        try:
+            lowering.nest()
+        except SplitAxis as split:
+            splits[split.name] = split.inner
+            continue
+        return [tuple(map(tuple, lowering.reach.get(node, ()))) for node in graph.inputs]
+
+
+def lower_node(node: Node, name: str = "kernel", storage: Sequence[Storage | None] | None = None) -> Nest:
     """The Nest of a `fused` node, or of any single node with a body."""
     if node.op is FUSED:
-        return lower(node.attrs["graph"], node.attrs["full"], node.attrs["outer"], name, strides)
+        return lower(node.attrs["graph"], node.attrs["full"], node.attrs["outer"], name, storage)
     graph, full, outer = alone(node)
-    return lower(graph, full, outer, name, strides)
+    return lower(graph, full, outer, name, storage)
 
 
 def alone(node: Node) -> tuple[Graph, Shape, tuple[int, ...]]:
@@ -83,7 +92,7 @@ class _Lowering:
     full: Shape
     outer: tuple[int, ...]
     name: str
-    strides: tuple[Strides | None, ...]
+    storage: tuple[Storage | None, ...]
     splits: dict[str, int]
     build: Builder = field(default_factory=Builder)
     leaves: dict[str, tuple[Axis, ...]] = field(default_factory=dict)  # axis name -> what it was split into
@@ -91,7 +100,9 @@ class _Lowering:
     pulled: dict[tuple[Any, ...], Expr] = field(default_factory=dict)
     folded: dict[tuple[Any, ...], Var] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
-    params: dict[Node, tuple[Buffer, Strides]] = field(default_factory=dict)
+    params: dict[Node, tuple[Buffer, Storage]] = field(default_factory=dict)
+    reach: dict[Node, list[list[int]]] = field(default_factory=dict)
+    covered: dict[int, frozenset[int]] = field(default_factory=dict)  # load -> conditions that a rim makes needless
     points: tuple[Axis, ...] = ()  # leaf axes of the outer dimensions
     row: tuple[Affine, ...] = ()  # positions along the folded dimensions of `full`
     row_axes: tuple[Axis, ...] = ()  # their leaf axes
@@ -106,15 +117,15 @@ class _Lowering:
         buffers = tuple(b for b, _ in self.params.values()) + tuple(b for b, _ in outputs)
         return arrange(self.name, buffers, self.points, self.targets, self.build)
 
-    def declare(self) -> list[tuple[Buffer, Strides]]:
+    def declare(self) -> list[tuple[Buffer, Storage]]:
         """Name the buffers: inputs p0, p1, ..., outputs o0, o1, ..."""
         inputs, outputs = self.graph.inputs, self.graph.outputs
-        layouts = self.strides or (None,) * (len(inputs) + len(outputs))
+        layouts = self.storage or (None,) * (len(inputs) + len(outputs))
         found = []
         for i, (node, layout) in enumerate(zip((*inputs, *outputs), layouts, strict=True)):
             name = f"p{i}" if i < len(inputs) else f"o{i - len(inputs)}"
-            buffer = Buffer(name, node.dtype, node.type.size if layout is None else span(node.shape, layout))
-            found.append((buffer, row_major_strides(node.shape) if layout is None else layout))
+            lies = layout or Storage(row_major_strides(node.shape))
+            found.append((Buffer(name, node.dtype, lies.size(node.shape)), lies))
         self.params = dict(zip(inputs, found, strict=False))
         return found[len(inputs) :]
 
@@ -137,7 +148,7 @@ class _Lowering:
 
     # ------------------------------------------------------------------ outputs
 
-    def gather(self, outputs: list[tuple[Buffer, Strides]]) -> None:
+    def gather(self, outputs: list[tuple[Buffer, Storage]]) -> None:
         """Store every output: at the points of `full`, or of its outer dimensions."""
         every, leaves = self.axes([f"d{i}" for i in range(len(self.full))], self.full)
         names = {f"d{i}" for i in self.outer}
@@ -146,7 +157,7 @@ class _Lowering:
         self.row = tuple(at for i, at in enumerate(every) if i not in self.outer)
         rows = [(self.full[i], every[i]) for i in self.outer]
         size, row_count = math.prod(self.full), math.prod(n for n, _ in rows)
-        for node, (buffer, strides) in zip(self.graph.outputs, outputs, strict=True):
+        for node, (buffer, storage) in zip(self.graph.outputs, outputs, strict=True):
             if node.type.size == 0:
                 continue
             if node.type.size == size:
@@ -157,9 +168,9 @@ class _Lowering:
                 raise VerifyError(f"output {node!r} fits neither {self.full} nor its outer dimensions {self.outer}")
             position = self.unflatten(extents, at, node.shape)
             value = _run(self.pull(node, position, None))
-            self.targets.append(StoreTarget(stage, buffer, self.address(position, strides), value))
+            self.targets.append(StoreTarget(stage, buffer, self.address(position, storage), value))
 
-    def scatter(self, node: Node, buffer: Buffer, strides: Strides) -> None:
+    def scatter(self, node: Node, buffer: Buffer, storage: Storage) -> None:
         """Zeros, then sums at data-dependent places; what is placed affinely is independent, so outer."""
         compute = self.compute(node)
         free = {t.terms[0][0]: d for d, t in enumerate(compute.target) if isinstance(t, Affine) and _is_axis(t)}
@@ -173,13 +184,13 @@ class _Lowering:
         cleared = {d: Axis(f"z{d}", n) for d, n in enumerate(node.shape) if d not in fixed}
         everywhere = tuple(fixed[d] if d in fixed else Offset(affine(cleared[d])) for d in range(node.ndim))
         zero = self.build.literal(0.0 if node.dtype.kind == "f" else 0, node.dtype)
-        self.targets.append(StoreTarget(tuple(cleared.values()), buffer, self.address(everywhere, strides), zero))
+        self.targets.append(StoreTarget(tuple(cleared.values()), buffer, self.address(everywhere, storage), zero))
 
         body = _Body(node, compute, environment, None)
         self.check(body)
         target = tuple(_run(self.position(body, entry)) for entry in compute.target)
         value = _run(self.convert(body, compute.value))
-        self.targets.append(StoreTarget(inner, buffer, self.address(target, strides), value, adds=True))
+        self.targets.append(StoreTarget(inner, buffer, self.address(target, storage), value, adds=True))
 
     # ------------------------------------------------------------------ positions
 
@@ -213,8 +224,8 @@ class _Lowering:
             solved.setdefault(axis, Offset(Affine()))  # extent 1, not in the target
         return solved
 
-    def address(self, position: Position, strides: Strides) -> Offset:
-        return combine(list(zip(position, strides, strict=True)))
+    def address(self, position: Position, storage: Storage) -> Offset:
+        return combine(list(zip(position, storage.strides, strict=True)), storage.first)
 
     # ------------------------------------------------------------------ values
 
@@ -238,11 +249,7 @@ class _Lowering:
 
     def _pull(self, node: Node, position: Position, guard: Expr | None) -> Pull:
         if node.op is INPUT:
-            buffer, strides = self.params[node]
-            offset = self.address(position, strides)
-            low, high = offset.affine.bounds()
-            safe = not offset.dynamic and low >= 0 and high < buffer.size
-            return self.build.load(buffer, offset, None if safe else guard)
+            return self.element(node, position, guard)
         if node.op is CONSTANT:
             value = constant_value(node)
             if value is None or value.size != 1:
@@ -256,6 +263,39 @@ class _Lowering:
             return (yield self.fold(body))
         self.check(body)
         return (yield self.convert(body, compute.value))
+
+    def element(self, node: Node, position: Position, guard: Expr | None) -> Expr:
+        """An element of an input."""
+        buffer, storage = self.params[node]
+        offset = self.address(position, storage)
+        low, high = offset.affine.bounds()
+        safe = not offset.dynamic and low >= 0 and high < buffer.size
+        found = self.build.load(buffer, offset, None if safe else guard)
+        if guard is not None and not any(index.dynamic for index in position):
+            self.reached(node, position)
+            covered = self.in_rim(node, position, storage)
+            self.covered[id(found)] = self.covered.get(id(found), covered) & covered
+        return found
+
+    def reached(self, node: Node, position: Position) -> None:
+        """Remember how far beyond the input a position goes."""
+        reach = self.reach.setdefault(node, [[0, 0] for _ in position])
+        for ends, index, extent in zip(reach, position, node.shape, strict=True):
+            low, high = index.affine.bounds()
+            ends[0], ends[1] = max(ends[0], -low), max(ends[1], high + 1 - extent)
+
+    def in_rim(self, node: Node, position: Position, storage: Storage) -> frozenset[int]:
+        """Conditions without which the position is still in the array or its rim, where there is zero."""
+        if not storage.rim:
+            return frozenset()
+        found: set[int] = set()
+        for (before, after), index, extent in zip(storage.rim, position, node.shape, strict=True):
+            low, high = index.affine.bounds()
+            number = self.build.number(index)
+            if low >= -before and high < extent + after:
+                for op, bound in (("ge", 0), ("lt", extent)):
+                    found.add(id(self.build.call(op, (number, self.build.literal(bound, int64)), bool_)))
+        return frozenset(found)
 
     def fold(self, body: _Body) -> Pull:
         """The Var of a reduction at one outer point."""
@@ -326,12 +366,13 @@ class _Lowering:
                 condition = None if mask is None else (yield self.convert(body, mask))
                 guard = self.build.both(body.guard, condition)
                 source = body.node.inputs[operand]
-                if condition is not None and source.op is INPUT:
-                    buffer, strides = self.params[source]
-                    return self.build.load(buffer, self.address(position, strides), guard, other)
                 element = yield self.pull(source, position, guard)
                 if condition is None:
                     return element
+                if isinstance(element, Load):  # of an input, perhaps through views
+                    needless = self.covered.get(id(element), frozenset()) if other == 0 else frozenset()
+                    kept = self.build.without(guard, needless)
+                    return self.build.load(element.buffer, element.offset, kept, other)
                 return self.build.call("select", (condition, element, self.build.literal(other, dtype)), dtype)
             case _:
                 raise VerifyError(f"{expr!r} in the body of {body.node.op.name}")

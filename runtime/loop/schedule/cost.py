@@ -128,13 +128,13 @@ class Facts:
         stages = [stage for number, stage in enumerate(self.stages) if number != leave_out]
         if lanes is not None:
             return sum(stage.cost(self.nest.outer, lanes, self.width, packed, rows) for stage in stages)
-        rows = prod(axis.extent for axis in self.nest.outer)
+        points = prod(axis.extent for axis in self.nest.outer)
         total = 0.0
         for stage in stages:
             own = self.stage_lanes(stage)
             total += stage.cost(self.nest.outer, own, self.width)
             if own is not None:
-                total += rows * len(stage.stage.folds) * FOLD_LANES
+                total += points * len(stage.stage.folds) * FOLD_LANES
         return total
 
     def stage_lanes(self, facts: StageFacts) -> Axis | None:

@@ -36,6 +36,13 @@ def alternatives(nest: Nest, target: Target, most: int, within: float) -> list[t
     return [(cycles, kernel) for kernel, cycles in kernels.items()]
 
 
+def cost_cpu(nest: Nest, target: Target) -> float:
+    """Estimated cycles of the nest's kernel."""
+    if _empty(nest):
+        return 0.0
+    return min(cycles for cycles, _ in candidates(analyse(collapse(nest), target), target))
+
+
 def _empty(nest: Nest) -> bool:
     axes = [*nest.outer, *(axis for stage in nest.stages for axis in stage.axes)]
     return any(axis.extent == 0 for axis in axes)

@@ -18,6 +18,7 @@ from graphc.runtime.loop.interp import run, run_nest
 from graphc.runtime.loop.lower import alone, lower, lower_node
 from graphc.runtime.loop.naive import naive
 from graphc.runtime.loop.nest import Nest, contraction
+from graphc.runtime.loop.storage import Storage
 from graphc.runtime.loop.text import nest_text
 from graphc.runtime.loop.verify import verify_nest
 from graphc.types import DType, Shape, TensorType, bool_, float32, float64, int32, int64
@@ -273,7 +274,7 @@ def test_gather_inside_a_group_and_reversed_reads() -> None:
 def test_other_layouts() -> None:
     x, b = inputs((4, 3, 5), (3, 1))
     graph = Graph([x, b], [elementwise.add(x, b)])
-    nest = lower(graph, (4, 3, 5), (0, 1, 2), strides=[(1, 20, 4), None, (1, 20, 4)])
+    nest = lower(graph, (4, 3, 5), (0, 1, 2), storage=[Storage((1, 20, 4)), None, Storage((1, 20, 4))])
     values, bias = random_array((4, 3, 5)), random_array((3, 1))
     memory = {
         "p0": values.transpose(1, 2, 0).reshape(-1).copy(),

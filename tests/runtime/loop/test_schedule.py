@@ -25,6 +25,7 @@ from graphc.runtime.loop.schedule.cost import analyse
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
 from graphc.runtime.loop.schedule.emit import Region, emit, regions
 from graphc.runtime.loop.schedule.split import Split, splittable
+from graphc.runtime.loop.storage import Storage, in_order
 from graphc.runtime.loop.verify import verify
 from graphc.types import DType, Shape, TensorType, bool_, float32, float64, int64
 
@@ -176,12 +177,8 @@ def test_an_operand_that_lanes_would_gather_is_packed() -> None:
 # -------------------------------------------------------------------------------------------- convolutions
 
 
-def batch_innermost(n: int, c: int, *spatial: int) -> tuple[int, ...]:
-    strides, step = [], n
-    for extent in reversed(spatial):
-        strides.append(step)
-        step *= extent
-    return (1, step, *reversed(strides))
+def batch_innermost(*shape: int) -> Storage:
+    return in_order(shape, (*range(1, len(shape)), 0))
 
 
 @settings(max_examples=40, deadline=None)
@@ -202,8 +199,8 @@ def test_convolutions(data: st.DataObject) -> None:
     y = make(convolution.CONV, (x, w), attrs)
     target = TARGETS[data.draw(st.sampled_from(TARGET_NAMES))]
     inner = data.draw(st.booleans())
-    strides = [batch_innermost(*x.shape), None, batch_innermost(*y.shape)] if inner else None
-    check(lower_node(y, strides=strides), target)
+    storage = [batch_innermost(*x.shape), None, batch_innermost(*y.shape)] if inner else None
+    check(lower_node(y, storage=storage), target)
 
 
 @pytest.mark.parametrize("n", [16, 24])
@@ -212,7 +209,7 @@ def test_conditions_stand_outside_of_lanes(n: int) -> None:
     x, w = inputs((n, 3, 6, 6), (4, 3, 3, 3))
     attrs = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "groups": 1}
     nest = lower_node(
-        make(convolution.CONV, (x, w), attrs), strides=[batch_innermost(n, 3, 6, 6), None, batch_innermost(n, 4, 6, 6)]
+        make(convolution.CONV, (x, w), attrs), storage=[batch_innermost(n, 3, 6, 6), None, batch_innermost(n, 4, 6, 6)]
     )
     kernel = check(nest, TARGETS["x86-64-v4"])
     assert any(isinstance(s, If) for s in statements(kernel.body))
@@ -231,8 +228,8 @@ def test_sums_in_pieces(data: st.DataObject) -> None:
     y = parameter(1, TensorType((o, n, size + 2 - k, size + 2 - k), float32))
     gradient = make(convolution.CONV, (x, y), attrs)
     doubled = make(elementwise.ADD, (gradient, gradient), {})
-    strides = [None, (1, (size + 2 - k) ** 2 * o, (size + 2 - k) * o, o), None] if data.draw(st.booleans()) else None
-    nest = lower(Graph([x, y], [doubled]), gradient.shape, (0, 1, 2, 3), strides=strides)
+    storage = [None, batch_innermost(*y.shape), None] if data.draw(st.booleans()) else None
+    nest = lower(Graph([x, y], [doubled]), gradient.shape, (0, 1, 2, 3), storage=storage)
     target = TARGETS[data.draw(st.sampled_from(TARGET_NAMES))]
     facts = analyse(collapse(nest), target)
     plan = choose(facts, target)
@@ -261,11 +258,11 @@ def test_pooling(n: int, c: int, size: int, window: int, stride: int, inner: boo
     (x,) = inputs((n, c, size, size))
     y = make(pooling.MAX_POOL, (x,), attrs)
     layout = [batch_innermost(*x.shape), batch_innermost(*y.shape)] if inner else None
-    check(lower_node(y, strides=layout), TARGETS[name])
+    check(lower_node(y, storage=layout), TARGETS[name])
     g = parameter(0, y.type)
     x = parameter(1, x.type)
     back = [batch_innermost(*y.shape), *[batch_innermost(*x.shape)] * 2] if inner else None
-    check(lower_node(make(pooling.MAX_POOL_SCATTER, (g, x), attrs), strides=back), TARGETS[name])
+    check(lower_node(make(pooling.MAX_POOL_SCATTER, (g, x), attrs), storage=back), TARGETS[name])
 
 
 # ------------------------------------------------------------------------------ elementwise and reductions

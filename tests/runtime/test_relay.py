@@ -1,0 +1,141 @@
+"""Operands copied into another order before a kernel reads them: whatever the cost model prefers, one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node, fresh_input
+from graphc.ops import convolution, elementwise, reduction
+from graphc.passes.fuse import fuse
+from graphc.runtime.cpu.target import host
+from graphc.runtime.loop.lower import lower_node
+from graphc.runtime.loop.nest import Nest
+from graphc.runtime.loop.schedule.cpu import schedule_cpu
+from graphc.runtime.loop.storage import Storage, in_order
+from graphc.runtime.loop.text import nest_text
+from graphc.runtime.plan import plan
+from graphc.runtime.program import KernelCall
+from graphc.types import TensorType, float32
+from tests.runtime.cpu.test_llvm_program import run
+from tests.runtime.loop.reference import evaluate, random_array
+
+
+def new(*shape: int) -> Node:
+    return fresh_input("x", TensorType(shape, float32))
+
+
+def whims(seed: int) -> Callable[[Nest], float]:
+    """A cost model without reason, but that any copy is better than none: every candidate is best for some seed."""
+    generator = np.random.default_rng(seed)
+    known: set[str] = set()
+
+    def cost(nest: Nest) -> float:
+        first = nest.name not in known
+        known.add(nest.name)
+        return 1e9 if first else 5e8 * generator.random()
+
+    return cost
+
+
+CONVS = {
+    "plain": ((16, 8, 9, 9), (9, 8, 3, 3), {}),
+    "padded": ((2, 9, 10, 8), (8, 9, 3, 3), {"padding": 1}),
+    "strided": ((3, 8, 12, 16), (10, 8, 3, 2), {"stride": 2, "padding": 1}),
+    "dilated": ((2, 8, 12, 12), (8, 8, 2, 3), {"dilation": 2, "padding": (2, 1)}),
+    "groups": ((2, 16, 8, 8), (24, 8, 3, 3), {"groups": 2, "padding": 1}),
+    "depthwise": ((8, 9, 8, 9), (9, 1, 3, 3), {"groups": 9, "padding": 1}),
+    "wide kernel": ((1, 3, 20, 20), (8, 3, 7, 7), {"stride": 2, "padding": 3}),
+    "1x1": ((8, 20, 5, 5), (9, 20, 1, 1), {}),
+}
+
+
+@pytest.mark.parametrize("name", CONVS)
+@pytest.mark.parametrize("part", ["forward", "input", "weight"])
+def test_results_do_not_depend_on_copies(name: str, part: str) -> None:
+    x_shape, w_shape, options = CONVS[name]
+    x, w = new(*x_shape), new(*w_shape)
+    y = convolution.conv(x, w, **options)
+    g = new(*y.shape)
+    rules = convolution.CONV.vjp
+    attrs = y.attrs
+    outputs = {
+        "forward": lambda: elementwise.maximum(y, 0.5),
+        "input": lambda: rules[0](g, y, x, w, **attrs),
+        "weight": lambda: rules[1](g, y, x, w, **attrs),
+    }[part]()
+    graph = Graph([x, w, g], [outputs])
+    arrays = [random_array(n.shape, n.dtype, i) for i, n in enumerate(graph.inputs)]
+    (wanted,) = evaluate(graph, [a.copy() for a in arrays])
+    fused = fuse(graph)
+    copied = 0
+    for seed in range(4):
+        program = plan(fused, schedule=partial(schedule_cpu, target=host()), cost=whims(seed))
+        copied += sum("relay" in s.kernel.name for s in program.steps if isinstance(s, KernelCall))
+        memory = [*(a.copy() for a in arrays), np.full(wanted.shape, 77, np.float32)]
+        assert run(program, memory, "host") == 0
+        np.testing.assert_allclose(memory[-1], wanted, rtol=1e-3, atol=1e-3)
+    assert copied
+
+
+def test_one_copy_serves_all_readers() -> None:
+    x, w, u = new(2, 8, 9, 9), new(8, 8, 3, 3), new(8, 8, 3, 3)
+    first, second = convolution.conv(x, w, padding=1), convolution.conv(x, u, padding=1)
+
+    def cost(nest: Nest) -> float:
+        """Masks are dear, nothing else."""
+        return 1e9 if " if " in nest_text(nest) else 0.0
+
+    outputs = [reduction.sum(first, axis=(1, 2)), reduction.max(second, axis=(2, 3))]
+    program = plan(fuse(Graph([x, w, u], outputs)), cost=cost)
+    copies = [
+        s for s in program.steps if isinstance(s, KernelCall) and s.kernel.name.endswith(f"relay_{2 * 8 * 11 * 11}")
+    ]
+    assert len(copies) == 1
+
+
+def test_a_rim_makes_masks_needless() -> None:
+    x, w = (fresh_input("x", TensorType(s, float32)) for s in ((2, 3, 6, 7), (4, 3, 3, 3)))
+    y = convolution.conv(x, w, stride=2, padding=((1, 2), (2, 0)))
+    rim = ((0, 0), (0, 0), (1, 2), (2, 0))
+    whole = [in_order(x.shape, (0, 1, 2, 3), rim), None, None]
+    assert " if " in nest_text(lower_node(y)) and " if " not in nest_text(lower_node(y, storage=whole))
+    narrow = in_order(x.shape, (0, 1, 2, 3), ((0, 0), (0, 0), (1, 2), (1, 0)))
+    left = nest_text(lower_node(y, storage=[narrow, None, None]))
+    assert left.count(">=") == 1, "one end of one dimension is still to be asked for"
+
+
+def test_storage_counts_the_rim() -> None:
+    found = in_order((2, 3, 4), (2, 0, 1), ((0, 0), (1, 1), (2, 0)))
+    assert found == Storage((5, 1, 10), ((0, 0), (1, 1), (2, 0)))
+    assert (found.first, found.size((2, 3, 4))) == (1 + 20, 2 * 5 * 6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_compiled_convolutions_and_their_gradients(threads: int) -> None:
+    """Large enough for copies to pay; the bits are the same for any number of threads."""
+    rng = np.random.default_rng(7)
+    x, w = (gc.asarray(rng.normal(size=s).astype(np.float32)) for s in ((3, 24, 30, 29), (40, 24, 3, 3)))
+
+    def loss(x: Any, w: Any) -> Any:
+        return (gc.conv(x, w, padding=1, stride=2) ** 2).sum()
+
+    before = gc.get_num_threads()
+    try:
+        gc.set_num_threads(threads)
+        gradients = gc.compile(gc.grad(loss, (0, 1)))
+        found = [a.numpy() for a in gradients(x, w)]
+        gc.set_num_threads(1)
+        alone = [a.numpy() for a in gradients(x, w)]
+    finally:
+        gc.set_num_threads(before)
+    wanted = gc.grad(loss, (0, 1))(x, w)
+    for a, b, c in zip(found, alone, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, c.numpy(), rtol=1e-3, atol=1e-3 * float(np.abs(c.numpy()).max()))
