@@ -110,7 +110,7 @@ class Group:
         if self.closed or node.type.size == 0 or own.kind == "scatter" or (own.view and own.computed_index):
             return None
         strict = any(c in self.strict or self.access(c).kind == "contraction" for c in consumers)
-        if strict and (not own.view or self.scrambles(node, own)):
+        if strict and (not own.view or self.scrambles(node, own, consumers)):
             return None
         flats: dict[Affine | None, int] = {}
         unknown = 0
@@ -124,12 +124,13 @@ class Group:
             return self.admit_map(node, own, consumers, flat, sum(flats.values()), places, strict)
         return self.admit_reduction(node, own, flat)
 
-    def scrambles(self, node: Node, own: Access) -> bool:
-        """Whether a view of a contraction's operand would have no strides: dimensions merged that don't lie together.
+    def scrambles(self, node: Node, own: Access, consumers: Sequence[Node]) -> bool:
+        """Whether a view of a contraction's operand would have no strides: dimensions merged that don't lie together,
+        and that its readers don't loop over one by one either.
 
         Whoever computes the operand had better store it in the merged order (attention's heads, brought together).
         """
-        if not own.regroups:
+        if not own.regroups or all(self.parted(node, own, consumer) for consumer in consumers):
             return False
         operand = node.inputs[0]
         while operand.op.body is not None and self.access(operand).view:
@@ -137,6 +138,21 @@ class Group:
                 return True
             operand = operand.inputs[0]
         return False
+
+    def parted(self, node: Node, own: Access, consumer: Node) -> bool:
+        """Whether each loop of a reader stays within one of the dimensions that a view merges (groups and batch of a
+        convolution's gradient)."""
+        for read in self.access(consumer).reads:
+            if consumer.inputs[read.operand] is not node:
+                continue
+            for merged, index in zip(own.compute.target, read.index, strict=True):
+                if not isinstance(merged, Affine) or not isinstance(index, Affine):
+                    return False
+                for _, weight in merged.terms:
+                    inside = [(axis, c) for axis, c in index.terms if c % weight]
+                    if index.const % weight + sum(abs(c) * (axis.extent - 1) for axis, c in inside) >= weight:
+                        return False
+        return True
 
     def admit_map(
         self,

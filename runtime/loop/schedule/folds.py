@@ -26,6 +26,7 @@ from .rewrite import FALSE, TRUE, Rewriter, affines, conjunction, conjuncts, par
 from .tile import Tile, loops, scope
 
 PERMUTED = 4  # so many axes of a stage at most are tried in every order
+MOST_STEPS = 80  # vector operations of a tile's fold that are written out, without loops
 TEST = 2.0  # cycles for a condition
 ROWS_FOLDED_INLINE = 4  # more rows are folded in a loop over memory, which keeps the code small
 
@@ -129,6 +130,17 @@ class _Stage:
             ordered = min(permutations(ordered), key=cost)
         return (*ordered, *(() if self.own is None else (self.own,)))
 
+    def written_out(self, inner: Tile) -> tuple[Axis, ...]:
+        """The innermost loops, where a tile takes so few steps that the loops would cost as much, and neighbouring
+        steps read the same elements (a window that slides over one channel)."""
+        steps = MOST_STEPS * inner.width // max(1, inner.size * len(self.stage.folds))
+        found: tuple[Axis, ...] = ()
+        for axis in reversed(self.order()):
+            if axis == self.own or axis.extent > steps:
+                break
+            found, steps = (*found, axis), steps // axis.extent
+        return found
+
     def conditions(self) -> tuple[Expr, ...]:
         """Conditions, before rewriting, without which the stage does nothing."""
         stage = self.stage
@@ -170,7 +182,8 @@ class _Stage:
         axis, rest_order = order[0], order[1:]
         piece = piece_of(axis, rewriter)
         if axis != self.own:
-            return (For(piece, "serial", self.loop(rest_order, rewriter, inner, conditions, accumulators)),)
+            kind: Kind = "unroll" if axis in self.written_out(inner) else "serial"
+            return (For(piece, kind, self.loop(rest_order, rewriter, inner, conditions, accumulators)),)
         assert inner.lanes is not None
         start = rewriter.affine(Affine() + axis) - piece
         size = inner.lanes.extent
