@@ -369,7 +369,7 @@ class _Lowering:
                 element = yield self.pull(source, position, guard)
                 if condition is None:
                     return element
-                if isinstance(element, Load):  # of an input, perhaps through views
+                if isinstance(element, Load) and (element.mask is None or element.mask is guard):  # through views only
                     needless = self.covered.get(id(element), frozenset()) if other == 0 else frozenset()
                     kept = self.build.without(guard, needless)
                     return self.build.load(element.buffer, element.offset, kept, other)
