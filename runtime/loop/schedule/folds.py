@@ -130,16 +130,11 @@ class _Stage:
             ordered = min(permutations(ordered), key=cost)
         return (*ordered, *(() if self.own is None else (self.own,)))
 
-    def written_out(self, inner: Tile) -> tuple[Axis, ...]:
-        """The innermost loops, where a tile takes so few steps that the loops would cost as much, and neighbouring
-        steps read the same elements (a window that slides over one channel)."""
-        steps = MOST_STEPS * inner.width // max(1, inner.size * len(self.stage.folds))
-        found: tuple[Axis, ...] = ()
-        for axis in reversed(self.order()):
-            if axis == self.own or axis.extent > steps:
-                break
-            found, steps = (*found, axis), steps // axis.extent
-        return found
+    def written_out(self, inner: Tile) -> bool:
+        """Whether a tile takes so few steps that the loops would cost as much, and neighbouring steps read the same
+        elements (a window that slides over one channel)."""
+        each = inner.size // inner.width * len(self.stage.folds)
+        return self.own is None and self.facts.points() * each <= MOST_STEPS
 
     def conditions(self) -> tuple[Expr, ...]:
         """Conditions, before rewriting, without which the stage does nothing."""
@@ -182,7 +177,7 @@ class _Stage:
         axis, rest_order = order[0], order[1:]
         piece = piece_of(axis, rewriter)
         if axis != self.own:
-            kind: Kind = "unroll" if axis in self.written_out(inner) else "serial"
+            kind: Kind = "unroll" if self.stage.folds and self.written_out(inner) else "serial"
             return (For(piece, kind, self.loop(rest_order, rewriter, inner, conditions, accumulators)),)
         assert inner.lanes is not None
         start = rewriter.affine(Affine() + axis) - piece
