@@ -50,6 +50,10 @@ def copies(
     found = next(filter(None, map(contraction, plain.stages)), None)
     if found is None or (best := cost(nest)) < WORTH_ASKING:
         return {}
+    if any(
+        s is not None and s.strides[0] == 1 for s in (storage[nest.params.index(load.buffer)] for load in found[1:])
+    ):
+        return {}  # with the batch innermost lanes find neighbours, and padding is decided for all of them at once
     chosen: Copies = {}
     best *= SPARED
     tried: set[tuple[tuple[int, Storage], ...]] = set()
