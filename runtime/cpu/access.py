@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import ceil
 from typing import assert_never
@@ -95,10 +95,13 @@ def written(block: Block) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Elements [start, start + live) of a register buffer, held by the first `live` of `lanes` lanes."""
+    """Elements [start, start + live) of a register buffer, held by the first `live` of `lanes` lanes.
+
+    Two that start together are one register, of which some access may use fewer lanes.
+    """
 
     start: int
-    live: int
+    live: int = field(compare=False)
     lanes: int
 
 
@@ -108,12 +111,13 @@ def slots(buffer: Buffer, block: Block, axes: Mapping[str, int]) -> tuple[Slot, 
     axes: numbers of the written-out axes around. None if two accesses overlap without being equal: then the
     buffer must be addressable memory.
     """
-    found: dict[Slot, None] = {}
+    found: dict[Slot, Slot] = {}
     for access in accesses(block):
         if access.buffer.name == buffer.name:
             for slot in _slots_of(access, axes):
-                found[slot] = None
-    ordered = sorted(found, key=lambda slot: slot.start)
+                if slot not in found or found[slot].live < slot.live:
+                    found[slot] = slot
+    ordered = sorted(found.values(), key=lambda slot: slot.start)
     end = 0
     for slot in ordered:
         if slot.start < end:

@@ -24,6 +24,10 @@ class Registers:
     copies: int
     turned: dict[tuple[Slot | None, ...], tuple[Scope, list[Value]]] = field(default_factory=dict)
 
+    def live(self, slot: Slot) -> int:
+        """How many lanes the register of a slot has that exist."""
+        return next((s.live for s in self.slots if s == slot), slot.live)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -404,6 +404,8 @@ class Statements:
             if lanes == 1 and mask.lanes > 1:
                 raise CompileError("lanes store to one register under a mask")
             value = self.e.select(mask, value, self.get(place, element, None))
+        if element.live < place.live(element):
+            value = self.e.select(lane_mask(element.live, lanes), value, self.get(place, element, None))
         text = self.e.lane(value, self.lanes.live - 1).text if lanes == 1 else self.e.operand(value, lanes)
         self.e.line(f"store {type_of(place.dtype, lanes)} {text}, ptr {place.slots[element]}")
 

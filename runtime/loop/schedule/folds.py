@@ -28,7 +28,7 @@ from .tile import Tile, loops, scope
 PERMUTED = 4  # so many axes of a stage at most are tried in every order
 MOST_STEPS = 80  # vector operations of a tile's fold that are written out, without loops
 TEST = 2.0  # cycles for a condition
-ROWS_FOLDED_INLINE = 4  # more rows are folded in a loop over memory, which keeps the code small
+ROWS_TURNED = 4  # from so many rows on, lanes are folded by transposing
 
 
 def emit_stage(
@@ -323,19 +323,28 @@ class _Accumulator:
             more = Load(self.running, Offset(row * pitch + lane + other * width + width))
             join: Block = (self.accumulate(self.running, first, more),)
             body += loops(tile.rows, (For(other, "unroll", (For(lane, "vector", join, width),)),), "unroll")
+        if tile.points >= ROWS_TURNED:
+            return self.fold_squares(body)
         result = tile.buffer(f"{name}_all", self.fold.value.dtype)
-        body += (Alloc(result),)
-        source, stride = self.running, pitch
-        kind: Kind = "unroll"
-        if tile.points > ROWS_FOLDED_INLINE:
-            source = Buffer(f"{name}_lanes", result.dtype, tile.points * width, "scratch")
-            kind, stride = "serial", width
-            copy = Store(source, Offset(row * width + lane), Load(self.running, Offset(row * pitch + lane)))
-            body += (Alloc(source), *loops(tile.rows, (For(lane, "vector", (copy,), width),), "unroll"))
         start = Store(result, Offset(row), identity(self.fold.reducer, result.dtype))
-        step = self.accumulate(result, Offset(row), Load(source, Offset(row * stride + lane)))
-        body += loops(tile.rows, (start, For(lane, "vector", (step,), width)), kind)
+        step = self.accumulate(result, Offset(row), Load(self.running, Offset(row * pitch + lane)))
+        body += (Alloc(result), *loops(tile.rows, (start, For(lane, "vector", (step,), width)), "unroll"))
         return body, Load(result, Offset(row))
+
+    def fold_squares(self, body: Block) -> tuple[Block, Expr]:
+        """The lanes of many rows: squares of registers are transposed, so that each lane stands for a row."""
+        width, pitch, name = self.inner.width, self.inner.pitch, self.fold.var.name
+        rows, lane = Axis(f"{name}_point", self.tile.points), Axis(f"{name}_lane", width)
+        total = Buffer(f"{name}_total", self.running.dtype, -(-rows.extent // width) * width, "register")
+        result = Buffer(f"{name}_all", total.dtype, rows.extent, "scratch")
+        at = Offset(Affine() + rows)
+        begin = Store(total, at, identity(self.fold.reducer, total.dtype))
+        step = self.accumulate(total, at, Load(self.running, Offset(Affine() + rows * pitch + lane)))
+        end = Store(result, at, Load(total, at))
+        body += (Alloc(total), For(rows, "vector", (begin,), width))
+        body += (For(lane, "unroll", (For(rows, "vector", (step,), width),)),)
+        body += (Alloc(result), For(rows, "vector", (end,), width))
+        return body, Load(result, Offset(self.tile.offset()))
 
     def accumulate(self, buffer: Buffer, at: Offset, value: Expr) -> Accumulate:
         return Accumulate(buffer, at, self.fold.reducer, value)  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ from graphc.errors import VerifyError
 from graphc.ir.expr import Axis, affine, call
 from graphc.ir.node import make
 from graphc.ops import movement
+from graphc.runtime.cpu import jit
+from graphc.runtime.cpu.llvm import print_kernel
 from graphc.runtime.cpu.target import by_name
 from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, For, Kernel, Load, Offset, Store
 from graphc.runtime.loop.lower import lower_node
@@ -97,3 +99,41 @@ def test_arithmetic_on_a_transposed_operand() -> None:
     first, second = f(gc.asarray(x), gc.asarray(y))
     np.testing.assert_allclose(first.numpy(), np.tanh(x) * y.T + 1, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(second.numpy(), (x + y.T).T)
+
+
+@pytest.mark.parametrize("op", ["sum", "max"])
+def test_a_register_whose_last_use_has_fewer_lanes(op: Any) -> None:
+    """Accumulators of 16 lanes, of which the remainder of a row fills only some: the others keep what they hold."""
+    row, lane, rest = Axis("row", 3), Axis("lane", 16), Axis("rest", 5)
+    p, o, held = Buffer("p", float32, 63), Buffer("o", float32, 48), Buffer("held", float32, 48, "register")
+    whole, part = Offset(affine(row) * 16 + lane), Offset(affine(row) * 16 + rest)
+    fill = Store(held, whole, Load(p, Offset(affine(row) * 21 + lane)))
+    more = Accumulate(held, part, op, Load(p, Offset(affine(row) * 21 + rest + 16)))
+    put = Store(o, whole, Load(held, whole))
+    body = tuple(
+        For(row, "unroll", (For(axis, "vector", (statement,), 16),))
+        for axis, statement in ((lane, fill), (rest, more), (lane, put))
+    )
+    numbers = np.random.default_rng(0).normal(size=63).astype(np.float32)
+    kernel = Kernel("partly", (p, o), (Alloc(held), *body))
+    expect(kernel, {"p": numbers, "o": np.zeros(48, np.float32)})
+    if "x86-64-v4" in RUNNABLE or by_name("host").vector_bits == 512:
+        listing = jit.assembly(print_kernel(kernel, by_name("host")), by_name("host"))
+        assert "rsp" not in listing, "the registers are in memory"
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (56, 56), (9, 17), (40, 8)])
+def test_sums_over_rows_that_fill_no_vectors(shape: tuple[int, int]) -> None:
+    """The weight gradient of a convolution whose rows are no multiple of the lanes."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(5, 2, *shape)).astype(np.float32)
+    w = rng.normal(size=(7, 2, 3, 3)).astype(np.float32)
+
+    def loss(x: Any, w: Any) -> Any:
+        return gc.tanh(gc.conv(x, w, padding=1)).sum()
+
+    found = gc.compile(gc.grad(loss, 1))(gc.asarray(x), gc.asarray(w))
+    wanted = gc.grad(loss, 1)(gc.asarray(x.astype(np.float64)), gc.asarray(w.astype(np.float64)))
+    np.testing.assert_allclose(
+        found.numpy(), wanted.numpy(), rtol=2e-5, atol=2e-5 * float(np.abs(wanted.numpy()).max())
+    )
