@@ -50,10 +50,6 @@ def copies(
     found = next(filter(None, map(contraction, plain.stages)), None)
     if found is None or (best := cost(nest)) < WORTH_ASKING:
         return {}
-    if any(
-        s is not None and s.strides[0] == 1 for s in (storage[nest.params.index(load.buffer)] for load in found[1:])
-    ):
-        return {}  # with the batch innermost lanes find neighbours, and padding is decided for all of them at once
     chosen: Copies = {}
     best *= SPARED
     tried: set[tuple[tuple[int, Storage], ...]] = set()
@@ -83,6 +79,8 @@ def _candidates(
         for number, load in zip(numbers, loads, strict=True):
             shape = node.inputs[number].shape
             lies = storage[number] or Storage(row_major_strides(shape))
+            if storage[number] is not None and lies.strides[0] == 1:
+                continue  # the batch fills lanes, and padding is decided for all of them at once
             rim = _worthwhile(shape, around[number]) if around and not lies.rim else ()
             coefficient = load.offset.affine.coefficient(axis)
             order = sorted(range(len(shape)), key=lambda d: -lies.strides[d])

@@ -31,7 +31,8 @@ class Traffic:
         """Cycles spent bringing data into the caches when the loops in `order` run, outermost first.
 
         For each cache there is an outermost loop inside of which all data fits. The loop around that one brings in
-        anew what differs between its iterations; the loops further out bring in everything.
+        anew what differs between its iterations (of windows that overlap, what is new); the loops further out bring
+        in everything.
         """
         found = [self.touched(frozenset(order[j:])) for j in range(len(order) + 1)]
         total = 0.0
@@ -41,11 +42,13 @@ class Traffic:
                 total += sum(found[j][0]) * (prod(self.trips[axis] for axis in order) if j else 1) * price
                 continue
             axis = order[j - 1]
-            moved = sum(
-                once * (self.trips[axis] if access.depends(axis) else 1)
-                for access, once in zip(self.accesses, found[j][0], strict=True)
-            )
-            total += prod(self.trips[outer] for outer in order[: j - 1]) * moved * price
+            for access, once, every in zip(self.accesses, found[j][0], found[j - 1][0], strict=True):
+                if access.depends(axis):
+                    moved, around = min(once * self.trips[axis], every), order[: j - 1]
+                else:  # used all the time, so it stays until a loop brings another part of it
+                    last = max((i for i in range(j - 1) if access.depends(order[i])), default=-1)
+                    moved, around = once, order[: last + 1]
+                total += prod(self.trips[outer] for outer in around) * moved * price
         return total
 
     def touched(self, inside: frozenset[Axis]) -> tuple[list[int], int]:
