@@ -9,6 +9,7 @@ that the lanes are to walk, and with a rim of zeros. Whether it pays is asked of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 
 from graphc.ir.digits import row_major_strides
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal, affine
@@ -24,7 +25,9 @@ from .loop.storage import Rim, Storage, in_order, with_rim
 Cost = Callable[[Nest], float]
 Copies = Mapping[int, Storage]  # number of the operand -> how its copy lies
 
-WORTH_ASKING = 60_000.0  # cycles of a kernel from which on its operands' copies are thought about
+WORTH_ASKING = 30_000.0  # cycles that a kernel's arithmetic takes, from which on copies are thought about
+VECTOR = 64  # bytes of the widest registers, two of which a processor multiplies and adds in a cycle
+NEAR = 1.1  # times these cycles: nothing is to be gained
 COPIED = 0.5  # cycles to copy an element
 SPARED = 0.95  # what is left must be less than this share
 FEWEST_LANES = 8  # points of an axis that could fill lanes
@@ -47,13 +50,17 @@ def copies(
     if any(axis.extent == 0 for axis in (*nest.outer, *(a for stage in nest.stages for a in stage.axes))):
         return {}
     plain = collapse(nest)
-    found = next(filter(None, map(contraction, plain.stages)), None)
-    if found is None or (best := cost(nest)) < WORTH_ASKING:
+    found = next(((c, stage) for stage in plain.stages if (c := contraction(stage)) is not None), None)
+    if found is None or all(operand.ndim < 3 for operand in node.inputs):
+        return {}  # matrices have few orders, which packing covers
+    (_, *loads), stage = found
+    steps = prod(axis.extent for axis in (*plain.outer, *stage.axes)) * loads[0].dtype.itemsize / (2 * VECTOR)
+    if steps < WORTH_ASKING or (best := cost(nest)) < NEAR * steps:
         return {}
     chosen: Copies = {}
     best *= SPARED
     tried: set[tuple[tuple[int, Storage], ...]] = set()
-    for candidate in _candidates(node, plain, storage, found[1:]):
+    for candidate in _candidates(node, plain, storage, loads):
         key = tuple(sorted(candidate.items(), key=lambda one: one[0]))
         if not candidate or key in tried:
             continue
@@ -66,7 +73,7 @@ def copies(
 
 
 def _candidates(
-    node: Node, nest: Nest, storage: Sequence[Storage | None], loads: tuple[Load, Load]
+    node: Node, nest: Nest, storage: Sequence[Storage | None], loads: Sequence[Load]
 ) -> Iterator[dict[int, Storage]]:
     """For each axis that could fill lanes: the operands that it walks, with its dimension innermost."""
     numbers = [nest.params.index(load.buffer) for load in loads]

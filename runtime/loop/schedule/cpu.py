@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 from graphc.runtime.cpu.target import Target
 from graphc.runtime.loop.ir import Kernel
 from graphc.runtime.loop.naive import naive
 from graphc.runtime.loop.nest import Nest
 
-from .choose import candidates, choose
+from .choose import Plan, candidates
 from .collapse import collapse
-from .cost import analyse
+from .cost import Facts, analyse
 from .emit import emit
 
 
@@ -17,8 +20,8 @@ def schedule_cpu(nest: Nest, target: Target) -> Kernel:
     """The kernel for `target`. Its results don't depend on the number of threads that run it."""
     if _empty(nest):
         return naive(nest)
-    facts = analyse(collapse(nest), target)
-    return emit(facts, choose(facts, target))
+    _, facts, plan = _cheapest(replace(nest, name=""), target)
+    return emit(replace(facts, nest=replace(facts.nest, name=nest.name)), plan)
 
 
 def alternatives(nest: Nest, target: Target, most: int, within: float) -> list[tuple[float, Kernel]]:
@@ -40,7 +43,15 @@ def cost_cpu(nest: Nest, target: Target) -> float:
     """Estimated cycles of the nest's kernel."""
     if _empty(nest):
         return 0.0
-    return min(cycles for cycles, _ in candidates(analyse(collapse(nest), target), target))
+    return _cheapest(replace(nest, name=""), target)[0]
+
+
+@lru_cache(maxsize=32)  # a nest whose cost was asked for is often scheduled next
+def _cheapest(nest: Nest, target: Target) -> tuple[float, Facts, Plan]:
+    """The best plan of a nest, with its cycles and what is known of the nest."""
+    facts = analyse(collapse(nest), target)
+    cycles, plan = min(candidates(facts, target), key=lambda found: found[0])
+    return cycles, facts, plan
 
 
 def _empty(nest: Nest) -> bool:
