@@ -20,8 +20,8 @@ from . import memory, scalars
 from .access import Slot, accesses, folds, slots, written
 from .emitter import Emitter, Value, lane_mask, lane_numbers, literal, type_of
 from .memory import ALIGNMENT, Address, Lanes, Memory, Term
-from .transpose import apart, copy_square, turned
 from .registers import Column, Registers, read_column, read_slot
+from .transpose import apart, copy_square, turned
 
 MAX_FRAME = 1 << 20  # bytes of scratch memory in one function's frame; threads have 8 MiB or more
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
