@@ -18,7 +18,7 @@ from graphc.runtime import relay
 from graphc.runtime.cpu.target import host
 from graphc.runtime.loop.lower import lower_node
 from graphc.runtime.loop.nest import Nest
-from graphc.runtime.loop.schedule.cpu import schedule_cpu
+from graphc.runtime.loop.schedule.cpu import cost_cpu, schedule_cpu
 from graphc.runtime.loop.storage import Storage, in_order
 from graphc.runtime.loop.text import nest_text
 from graphc.runtime.plan import plan
@@ -148,3 +148,17 @@ def test_compiled_convolutions_and_their_gradients(threads: int) -> None:
     for a, b, c in zip(found, alone, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_allclose(a, c.numpy(), rtol=1e-3, atol=1e-3 * float(np.abs(c.numpy()).max()))
+
+
+@pytest.mark.parametrize("part", ["input", "weight"])
+@pytest.mark.parametrize("batch", [8, 64])
+def test_gradients_of_large_layers_have_sound_kernels(part: str, batch: int) -> None:
+    """Operands packed for sums in pieces: planning verifies every kernel."""
+    x, w = new(batch, 64, 56, 56), new(64, 64, 3, 3)
+    y = convolution.conv(x, w, padding=1)
+    g = new(*y.shape)
+    output = convolution.CONV.vjp[part == "weight"](g, y, x, w, **y.attrs)
+    target = host()
+    cost, schedule = partial(cost_cpu, target=target), partial(schedule_cpu, target=target)
+    for model in (None, cost):
+        assert plan(fuse(Graph([x, w, g], [output])), schedule=schedule, cost=model).steps

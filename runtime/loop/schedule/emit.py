@@ -199,7 +199,8 @@ class _Emitter:
         pieces: list[Axis] = []
         to = at = Affine() + lanes
         stride = Tile((), lanes, self.plan.width).pitch
-        for axis in reversed([axis for axis in stage.axes if packed.at.coefficient(axis)]):
+        bound = self.plan.split.whole if self.plan.split is not None and self.partial else ()
+        for axis in reversed([axis for axis in stage.axes if packed.at.coefficient(axis) and axis not in bound]):
             piece = piece_of(axis, rewriter)
             to += piece * stride
             at += (
