@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -213,17 +214,23 @@ class Tracer(Interpreter):
         """A hyperparameter that decides the course of the step: guarded (optim.Reader)."""
         return self.watcher.option(group, name, test)
 
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """graphc's own updates: their calls aren't the function's (optim.Reader)."""
+        self.watcher.look_away()
+        try:
+            yield
+        finally:
+            self.watcher.look_again()
+
     # ------------------------------------------------------------------------------------ operations
 
     def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
-        if not is_internal(primitive.infer.__module__):  # an operation of the user's, whose rules are watched
-            return self._evaluate(primitive, operands, attrs)
+        known = all(isinstance(x, Tensor) or type(x) in NUMBERS for x in operands)
+        if not (known and is_internal(primitive.infer.__module__)):
+            return self._evaluate(primitive, operands, attrs)  # may run code of the user's, which is watched
         self.watcher.look_away()
         try:
-            for x in operands:
-                if not isinstance(x, Tensor) and type(x) not in NUMBERS:  # may become an array by code of the user's
-                    self.watcher.look_again()
-                    break
             return self._evaluate(primitive, operands, attrs)
         finally:
             self.watcher.look_again()

@@ -185,3 +185,32 @@ def test_code_that_makes_an_operand_an_array_is_watched() -> None:
     assert one(compiled) == 2.0
     made.factor = 3.0
     assert one(compiled) == 3.0
+
+
+class _Doubled(gc.optim.SGD):
+    """An optimizer of the user's, whose updates are watched."""
+
+    rate = 2.0
+
+    def update(self, group: Any, p: Any, grad: Any, state: Any) -> None:
+        p.sub_(grad * self.rate)
+
+
+def test_updates_of_the_user_s_are_watched() -> None:
+    p = gc.nn.Parameter(gc.ones((3,)))
+    optimizer = _Doubled([p], lr=0.1)
+
+    def step(x: Any) -> Any:
+        loss = (p * x).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    compiled = gc.compile(step)
+    for rate in (2.0, 2.0, 3.0):
+        optimizer.rate = rate
+        before = p.detach().numpy().copy()
+        compiled(gc.ones((3,)))
+        np.testing.assert_array_equal(p.detach().numpy(), before - np.float32(rate))
+    assert forms(compiled) == 2

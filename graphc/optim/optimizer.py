@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any, Protocol
 
@@ -46,6 +47,9 @@ class Reader(Protocol):
     def option(self, group: ParamGroup, name: str, test: Callable[[Any], Any]) -> Any:
         """test(value), on which the step's course depends."""
 
+    def unwatched(self) -> AbstractContextManager[None]:
+        """While graphc's own updates run: they read what they read through this reader, and call no other code."""
+
 
 class PlainReader:
     """Gives what the group holds."""
@@ -60,6 +64,10 @@ class PlainReader:
     def option(self, group: ParamGroup, name: str, test: Callable[[Any], Any]) -> Any:
         """The group's option."""
         return test(group[name])
+
+    def unwatched(self) -> AbstractContextManager[None]:
+        """Nobody watches."""
+        return nullcontext()
 
 
 # (parameter, what is kept for it already) -> the tensor that is kept
@@ -193,7 +201,8 @@ class Optimizer:
                 self._complete_state(group)
             runner = house.runner if self._composed() else None
             if runner is None or not runner.step(self):
-                self.advance()
+                with _state.reader.unwatched() if self._own() else nullcontext():
+                    self.advance()
         return loss
 
     def advance(self) -> None:
@@ -203,11 +212,17 @@ class Optimizer:
                 if p.grad is not None:
                     self.update(group, p, p.grad, self.state[p])
 
+    def _own(self) -> bool:
+        """Whether the updates are graphc's own."""
+        kind = type(self)
+        return kind.advance is Optimizer.advance and kind.update.__module__.startswith("graphc.")
+
     def _composed(self) -> bool:
         """Whether the updates may run as one kernel: they are graphc's own, which consist of operations alone, and
         there is enough to do."""
-        own = type(self).update.__module__.startswith("graphc.")
-        return own and sum([math.prod(p.shape) for group in self.param_groups for p in group["params"]]) >= LEAST
+        return (
+            self._own() and sum([math.prod(p.shape) for group in self.param_groups for p in group["params"]]) >= LEAST
+        )
 
     def _complete_state(self, group: ParamGroup) -> None:
         """Make what is missing: everything for new parameters, a buffer when an option is switched on later."""
