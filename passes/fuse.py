@@ -29,8 +29,9 @@ from .siblings import Siblings
 
 MAX_HOMES = 4  # kernels that may compute a cheap value again
 MAX_VIEW_HOMES = 64  # kernels that may read through the same view, or compute the same single number
-MAX_PACKED_HOMES = 3  # from so many products on, a matrix that each would turn over first is turned over once
 LITTLE = 2  # a value of so many times the elements that it is made of is cheaper made than read
+MANY_PRODUCTS = 3  # a matrix that so many would turn over is turned over once
+UNCACHED, MANY_COLUMNS = 1 << 20, 128  # elements that are read from afar, for so many columns of a product
 MAX_REPEATED = 4  # cheap values that may be computed again one behind the other
 
 
@@ -98,6 +99,8 @@ def join_all(node: Node, readers: dict[Group, list[Node]], access: Accesses, hom
     """Compute `node` wherever it is read and store it nowhere, if that's worth while."""
     if len(readers) > 1 and not worth_repeating(node, readers, access):
         return False
+    if access(node).view and better_turned(node, readers, access):
+        return False
     admissions: list[tuple[Group, Admission]] = []
     for home, consumers in readers.items():
         admission = home.admit(node, consumers)
@@ -115,7 +118,7 @@ def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Access
     """Whether computing a value in several kernels beats storing it: it's a view, or cheap and reads one array."""
     own = access(node)
     if own.view:
-        return len(readers) < (MAX_PACKED_HOMES if lies_across(node, readers, access) else MAX_VIEW_HOMES + 1)
+        return len(readers) <= MAX_VIEW_HOMES
     homes = MAX_VIEW_HOMES if node.type.size == 1 else MAX_HOMES
     if own.kind != "map" or own.costly or own.compute.check is not None or len(readers) > homes:
         return False
@@ -140,9 +143,13 @@ def of_little(node: Node, access: Accesses) -> bool:
     return left >= 0
 
 
-def lies_across(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:
-    """Whether `node` is a view that all its readers multiply by, whose neighbours along their results' last dimension
-    are neighbours, but don't lie so: they'd be gathered, or copied by each reader (a recurrent layer's weights)."""
+def better_turned(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:
+    """Whether `node` is a view that all its readers multiply by, and that is better stored as they want it.
+
+    A right factor whose neighbours along the lanes of the result don't lie so would be gathered, or copied by each
+    reader (a recurrent layer's weights). Of a left factor that no cache holds, each step along the sum would fetch
+    another line, for every block of the result's columns again (the gradients of large weights).
+    """
     own = access(node)
     if len(own.reads) != 1 or not own.moves:
         return False
@@ -151,17 +158,20 @@ def lies_across(node: Node, readers: dict[Group, list[Node]], access: Accesses) 
     if source is None or len(place) < node.ndim:
         return False
     steps = {d: source.coefficient(axis) for axis, d in place.items()}
+    right = left = 0
     for consumer in (c for consumers in readers.values() for c in consumers):
         reader = access(consumer)
-        last = reader.compute.target[-1] if reader.compute.target else None
-        if reader.kind != "contraction" or not isinstance(last, Affine) or len(last.terms) != 1:
+        if reader.kind != "contraction" or consumer.ndim < 2 or not isinstance(reader.compute.target[-1], Affine):
             return False
-        lane = last.terms[0][0]
         for read in (r for r in reader.reads if consumer.inputs[r.operand] is node):
-            along = [i.coefficient(lane) if isinstance(i, Affine) else 0 for i in read.index]
-            if along[-1] != 1 or sum(c * steps[d] for d, c in enumerate(along)) <= 1:
+            at = [i if isinstance(i, Affine) else Affine() for i in read.index]
+            wanted = [axis for axis, step in at[-1].terms if step == 1]  # neighbours, if `node` were stored
+            if len(wanted) != 1 or sum(i.coefficient(wanted[0]) * steps[d] for d, i in enumerate(at)) <= 1:
                 return False
-    return True
+            right += reader.compute.target[-1].coefficient(wanted[0]) == 1
+            left += wanted[0] in reader.compute.reduce and consumer.shape[-1] >= MANY_COLUMNS
+    far = left > 0 and node.type.size >= UNCACHED
+    return right + left == len(readers) and (far or right >= MANY_PRODUCTS)
 
 
 def store_instead(

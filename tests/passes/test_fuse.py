@@ -280,3 +280,12 @@ def test_a_left_factor_is_read_as_it_lies() -> None:
     xs = [new(16, 4) for _ in range(5)]
     fused = fuse(Graph([w, *xs], [linalg.matmul(movement.matrix_transpose(w), x) for x in xs]))
     assert len(fused_nodes(fused)) == 5
+
+
+@pytest.mark.parametrize(("rows", "columns", "copies"), [(1024, 128, 1), (1024, 64, 0), (512, 128, 0)])
+def test_a_large_left_factor_is_turned_over_where_its_columns_are_read_often(
+    rows: int, columns: int, copies: int
+) -> None:
+    x, g = new(1024, rows), new(1024, columns)
+    groups = fused_nodes(fuse(Graph([x, g], [linalg.matmul(movement.matrix_transpose(x), g)])))
+    assert len(groups) == 1 + copies
