@@ -132,3 +132,26 @@ def test_contractions_spill_nothing_in_their_inner_loop(name: str, node: Callabl
     for loop in loops:
         body = loop[: loop.index("\tj")]
         assert "rsp" not in body, body
+
+
+@pytest.mark.parametrize("dtype", [float32, float64, int64, bool_])
+@pytest.mark.parametrize("shape", [(16, 16), (33, 47), (64, 130), (3, 40, 17), (8, 200), (1, 33)])
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_copies_that_exchange_rows_and_columns(target: str, shape: Shape, dtype: DType) -> None:
+    """By squares, with what is left of them on both sides; no bit changes."""
+    order = tuple(reversed(range(len(shape))))
+    nest = lower_node(make(movement.PERMUTE_DIMS, (given(0, *shape, dtype=dtype),), {"axes": order}))
+    arrays = arrays_for(nest)
+    if dtype.kind == "f":
+        arrays["p0"][:3] = np.nan, -0.0, -np.inf
+    status, found = run_native(schedule_cpu(nest, by_name(target)), arrays, target)
+    assert status == 0
+    turned = np.ascontiguousarray(arrays["p0"].reshape(shape).transpose(order)).reshape(-1)
+    assert found["o0"].tobytes() == turned.tobytes()
+
+
+def test_a_large_transposition_goes_by_squares() -> None:
+    nest = lower_node(make(movement.PERMUTE_DIMS, (given(0, 128, 256),), {"axes": (1, 0)}))
+    text = print_kernel(schedule_cpu(nest, by_name("x86-64-v4")), by_name("x86-64-v4"))
+    assert "shufflevector" in text
+    assert "gather" not in text
