@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .suite import all_works
 
-WORKS = ("LeNet", "MLP 784-512-512-10", "GPT 2 layers d=128", "Black-Scholes 1e5 float32")
+WORKS = ("LeNet step, batch 64", "MLP 784-512-512-10", "GPT 2 layers d=128", "Black-Scholes 1e5 float32")
 PEERS = ("torch.compile", "jax")
 COLD, WARM = 0.5, 0.05  # goals: of the faster peer's first call without cache; seconds with one
 ROUNDS = 3  # of graphc's calls; a peer's are long enough to be counted once

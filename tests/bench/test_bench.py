@@ -117,6 +117,8 @@ def test_a_training_step_grows_by_its_planned_arena() -> None:
 
 
 def test_first_calls(tmp_path: Path) -> None:
+    names = [work.name for work in all_works()]
+    assert all(any(name.startswith(start) for name in names) for start in latency.WORKS)
     cold, warm = (latency.first_call("polynomial-trig 1e3 float32", "graphc", tmp_path / "caches") for _ in range(2))
     assert cold is not None
     assert warm is not None
