@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tests.bench.work import Work
 
-from . import gpt, mlp, small
+from . import gpt, lenet, mlp, small
 
 
 def _small(works: Sequence[Work]) -> list[Work]:
@@ -30,5 +30,5 @@ def _steps(works: Sequence[Work]) -> list[Work]:
     ]
 
 
-WORKS = [*_small(small.WORKS), *_steps([*mlp.WORKS, gpt.WORKS[0]])]
-SMALL = [*_small(small.SMALL), *_steps([*mlp.SMALL, *gpt.SMALL])]
+WORKS = [*_small(small.WORKS), *_steps([lenet.WORKS[0], *mlp.WORKS, gpt.WORKS[0]])]
+SMALL = [*_small(small.SMALL), *_steps([lenet.SMALL[0], *mlp.SMALL, *gpt.SMALL])]
