@@ -152,7 +152,10 @@ def _packing(packed: Access, lanes: Axis | None, nest: Nest, width: int) -> floa
     if lanes is not None and packed.at.coefficient(lanes) == 1:
         return PACK_RUNS
     runs = (axis for axis, step in packed.at.terms if step == 1 and axis not in nest.outer and axis.extent >= width)
-    return PACK_SQUARES if any(runs) else PACK
+    if lanes is None or not any(runs):
+        return PACK
+    gathered = lanes.extent % width / lanes.extent  # lanes that fill no square
+    return PACK_SQUARES + gathered * (PACK - PACK_SQUARES)
 
 
 def _packed_bytes(packed: Access, nest: Nest, block: int, split: Split | None = None) -> int:

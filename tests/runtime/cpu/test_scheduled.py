@@ -34,6 +34,12 @@ def conv(x: Shape, w: Shape, padding: int = 0, stride: int = 1, groups: int = 1)
     return make(convolution.CONV, (given(0, *x), given(1, *w)), attrs)
 
 
+def product_nt(m: int, n: int, k: int, dtype: DType = float32) -> Node:
+    """Rows of both factors are summed over."""
+    right = make(movement.PERMUTE_DIMS, (given(1, n, k, dtype=dtype),), {"axes": (1, 0)})
+    return make(linalg.MATMUL, (given(0, m, k, dtype=dtype), right), {})
+
+
 def pool(op: Any, *operands: Node) -> Node:
     return make(op, operands, {"window": (3, 2), "stride": (2, 1), "padding": ((1, 1), (0, 1)), "dilation": (1, 1)})
 
@@ -48,6 +54,9 @@ CASES: dict[str, Callable[[], Node]] = {
     "product": lambda: make(linalg.MATMUL, (given(0, 37, 41), given(1, 41, 53)), {}),
     "product_f64": lambda: make(linalg.MATMUL, (given(0, 9, 8, dtype=float64), given(1, 8, 20, dtype=float64)), {}),
     "batched_product": lambda: make(linalg.MATMUL, (given(0, 3, 5, 7), given(1, 1, 7, 18)), {}),
+    "product_of_rows": lambda: product_nt(37, 53, 41),
+    "product_of_few_rows": lambda: product_nt(11, 9, 101),
+    "product_of_rows_f64": lambda: product_nt(11, 9, 101, float64),
     "conv": lambda: conv((2, 3, 9, 11), (13, 3, 3, 3), padding=1),
     "conv_of_16": lambda: conv((16, 2, 6, 6), (5, 2, 3, 3), stride=2),
     "grouped_conv": lambda: conv((1, 6, 7, 7), (4, 3, 2, 2), groups=2),
@@ -119,6 +128,7 @@ def test_an_element_does_not_depend_on_its_place(target: str, op: str, dtype: DT
     [
         ("x86-64-v4", lambda: make(linalg.MATMUL, (given(0, 64, 800), given(1, 800, 500)), {})),
         ("x86-64-v4", lambda: conv((64, 20, 12, 12), (50, 20, 5, 5))),
+        ("x86-64-v4", lambda: product_nt(64, 10, 500)),  # lanes along the depth, and some left over
         ("x86-64-v3", lambda: make(linalg.MATMUL, (given(0, 256, 256), given(1, 256, 256)), {})),
         ("x86-64-v3", lambda: conv((64, 20, 12, 12), (50, 20, 5, 5))),
     ],

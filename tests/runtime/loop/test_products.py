@@ -17,7 +17,7 @@ from graphc.runtime.loop.schedule.cost import analyse
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
 from graphc.runtime.loop.schedule.emit import emit
 from graphc.runtime.loop.schedule.split import Split
-from graphc.types import float32, float64
+from graphc.types import DType, float32, float64
 
 from .test_schedule import TARGET_NAMES, compare, loops, product
 
@@ -69,3 +69,16 @@ def test_an_operand_is_packed_by_squares(name: str, k: int) -> None:
     kernel = schedule_cpu(nest, TARGETS[name])
     compare(nest, kernel)
     assert squares(kernel)
+
+
+@pytest.mark.parametrize("name", TARGET_NAMES)
+@pytest.mark.parametrize("dtype", [float32, float64])
+def test_lanes_of_many_rows_are_folded(name: str, dtype: DType) -> None:
+    """Lanes along the depth, a remainder among them, for more rows than fill a register."""
+    nest = product(10, 10, 45, False, True, dtype=dtype)
+    facts = analyse(collapse(nest), TARGETS[name])
+    depth = facts.stages[0].stage.axes[0]
+    rows = tuple((axis, 5) for axis in facts.nest.outer)
+    plan = choose(facts, TARGETS[name])
+    plan = replace(plan, lanes=None, stage_lanes=(depth, None), block=facts.width, rows=rows, packed=None, panel=False)
+    compare(nest, emit(facts, replace(plan, split=None)))
