@@ -34,7 +34,7 @@ from .statements import Binding, Statements, bind_row_major
 from .target import Target
 from .threads import PARALLEL_DECLARATION
 
-RANGE_CYCLES = 40_000  # least work of a range of a parallel loop: some 10 microseconds
+RANGE_CYCLES = 10_000  # least work of a range of a parallel loop: some 2.5 microseconds
 ENTRY = "graphc_entry"
 MODULE_LINES = 400  # of text: some 10 ms of LLVM's time, and few enough objects to load quickly
 

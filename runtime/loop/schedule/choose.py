@@ -16,8 +16,8 @@ from .memory import PAGE_HALF, Traffic
 from .registers import register_tiles
 from .split import Split, splits, splittable
 
-WORTH_FORKING = 30_000.0  # cycles of a whole kernel, about 8 us
-WORTH_A_RANGE = 12_000.0  # cycles of what a thread takes at a time
+WORTH_FORKING = 16_000.0  # cycles of a whole kernel, about 4 us: a fork and join is 1.2
+WORTH_A_RANGE = 7_000.0  # cycles of what a thread takes at a time
 MOST_RANGES = 128
 PERMUTED = 5  # so many loops at most are tried in every order
 TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data

@@ -49,8 +49,9 @@ class Layer:
         return [(scale * rng.normal(size=shape)).astype(dtype) for shape, scale in zip(shapes, scales, strict=True)]
 
     def arrays_and_cotangent(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> Sequence[np.ndarray]:
+        """The cotangent is positive: the value, a sum over all elements, keeps its digits."""
         x, w, b = self.arrays(rng, dtype)
-        return [x, w, b, rng.normal(size=(*x.shape[:-1], self.columns)).astype(dtype)]
+        return [x, w, b, rng.uniform(0.5, 1.5, (*x.shape[:-1], self.columns)).astype(dtype)]
 
     @property
     def flops(self) -> float:
