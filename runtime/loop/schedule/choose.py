@@ -9,7 +9,8 @@ from math import prod
 
 from graphc.ir.expr import Axis, affine
 from graphc.runtime.cpu.target import Target
-from graphc.runtime.loop.nest import Nest
+from graphc.runtime.loop.ir import Load, Store
+from graphc.runtime.loop.nest import Nest, Stage
 
 from .cost import Access, Facts, Rows
 from .memory import PAGE_HALF, Traffic
@@ -108,8 +109,10 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         options = sorted(options, key=lambda option: option[0])[:TILES_TRIED]
     else:
         cost = facts.cost(lanes, None)
-        options = [(cost, 0 if lanes is None else _flat_block(facts, lanes, cost), ())]
-        if lanes is not None:
+        square = None if lanes is None else _square(facts, lanes)
+        sides: Rows = () if square is None else ((square, width),)
+        options = [(cost, 0 if lanes is None else _flat_block(facts, lanes, cost), sides)]
+        if lanes is not None and square is None:
             options += _squares(facts, lanes)
     for cycles, block, rows in options:
         if packed is not None:
@@ -249,6 +252,23 @@ def _squares(facts: Facts, lanes: Axis) -> Iterator[tuple[float, int, Rows]]:
         rows = ((axis, min(axis.extent, facts.width)),)
         if axis != lanes and any(access.turned(lanes, rows) for stage in facts.stages for access in stage.accesses):
             yield facts.cost(lanes, None, rows=rows), facts.width, rows
+
+
+def _square(facts: Facts, lanes: Axis) -> Axis | None:
+    """The axis along the rows of a plain copy that lanes walk across: with them it makes squares, which the printer
+    turns over in registers."""
+    if len(facts.stages) != 1 or facts.nest.locals:
+        return None
+    match facts.stages[0].stage:
+        case Stage(axes=(), lets=(), folds=(), checks=(), stores=(Store(mask=None, value=Load() as load) as store,)):
+            if load.mask is not None or load.offset.dynamic or store.offset.dynamic:
+                return None
+            read, written = load.offset.affine, store.offset.affine
+            along = next((axis for axis, step in read.terms if step == 1 and axis in facts.nest.outer), None)
+            across = read.coefficient(lanes) not in (0, 1) and written.coefficient(lanes) == 1
+            large = along is not None and min(along.extent, lanes.extent) >= facts.width
+            return along if across and large else None
+    return None
 
 
 def _crossed(facts: Facts, lanes: Axis) -> bool:

@@ -98,7 +98,9 @@ class _Emitter:
             return self.paneled(order[0], rewriter, rows)
         axis, rest = order[0], order[1:]
         is_lanes = axis == self.plan.lanes
-        unit = self.plan.width if is_lanes else 1
+        # Without folds, rows are the sides of squares that are turned in registers: whole vectors too.
+        square = self.plan.tile(axis) > 1 and not any(stage.axes for stage in self.nest.stages)
+        unit = self.plan.width if is_lanes or square else 1
         parts = [
             replace(part, start=part.start + low)
             for low, high in self.cut.get(axis, ((0, axis.extent),))
@@ -314,6 +316,9 @@ class _Emitter:
             return before + squares, found
         if bulky:
             return self.one_by_one(stages, rewriter, tile), {}
+        if tile.lanes is not None and len(tile.rows) == 1 and not found and len(self.nest.stages) == 1:
+            # Lanes outside, rows inside: what the printer turns over in registers, if it is a copy.
+            return (For(tile.lanes, "vector", loops(tile.rows, body, "unroll"), tile.width),), found
         if tile.lanes is not None or not tile.rows:
             return before + tile.over(body), found
         # Rows whose numbers lie in memory: the last row axis fills lanes if its points are neighbours there.

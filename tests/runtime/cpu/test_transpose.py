@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+import graphc as gc
 from graphc.ir.expr import Axis, affine
+from graphc.ir.node import make, parameter
+from graphc.ops import movement
 from graphc.runtime.cpu import jit
 from graphc.runtime.cpu.llvm import print_kernel
-from graphc.runtime.cpu.target import by_name
+from graphc.runtime.cpu.target import TARGETS, by_name
 from graphc.runtime.cpu.transpose import turned
 from graphc.runtime.loop.interp import run
 from graphc.runtime.loop.ir import Buffer, For, Kernel, Load, Offset, Store
+from graphc.runtime.loop.lower import lower_node
+from graphc.runtime.loop.schedule.cpu import schedule_cpu
 from graphc.runtime.loop.verify import verify
-from graphc.types import DType, float32, float64, int32, int64
+from graphc.types import DType, TensorType, float32, float64, int32, int64
 
 from .harness import RUNNABLE, run_native
 
@@ -72,3 +78,19 @@ def test_what_is_no_square_is_printed_as_it_stands() -> None:
         replace(lanes, body=(replace(inner, body=(replace(store, value=replace(load, buffer=store.buffer)),)),)),
     ):
         assert turned(other) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("shape", [(64, 64), (1, 70), (15, 17), (37, 130), (200, 161), (3, 40, 50)])
+def test_a_transposed_copy_of_any_shape(shape: tuple[int, ...], dtype: Any) -> None:
+    x = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    axes = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
+    copy = gc.compile(lambda x: gc.permute_dims(x, axes).clone())
+    np.testing.assert_array_equal(copy(gc.tensor(x)).numpy(), np.ascontiguousarray(x.transpose(axes)))
+
+
+def test_a_transposed_copy_is_made_of_squares() -> None:
+    x = parameter(0, TensorType((200, 161), float32))
+    kernel = schedule_cpu(lower_node(make(movement.PERMUTE_DIMS, (x,), {"axes": (1, 0)})), TARGETS["x86-64-v3"])
+    listing = jit.assembly(print_kernel(kernel, TARGETS["x86-64-v3"]), TARGETS["x86-64-v3"])
+    assert "vunpcklps" in listing or "vperm2f128" in listing or "vinsertf128" in listing
