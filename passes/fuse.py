@@ -14,6 +14,7 @@ A reshape that is no regrouping of factors stays a node of its own: the same mem
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -33,6 +34,7 @@ LITTLE = 2  # a value of so many times the elements that it is made of is cheape
 MANY_PRODUCTS = 3  # a matrix that so many would turn over is turned over once
 UNCACHED, MANY_COLUMNS = 1 << 20, 128  # elements that are read from afar, for so many columns of a product
 MAX_REPEATED = 4  # cheap values that may be computed again one behind the other
+FEW_COPIES = 32  # an operand that is stretched so many times (a row's mean) is read again for nothing
 
 
 def fuse(graph: Graph, few_points: int = FEW_POINTS) -> Graph:
@@ -50,11 +52,11 @@ def fuse(graph: Graph, few_points: int = FEW_POINTS) -> Graph:
 def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]:
     """For every operation the groups that compute it. The first has it among its outputs if it is stored."""
     access = Accesses()
-    siblings = Siblings(access)
     order = by_depth(graph)
     number = {node: i for i, node in enumerate(order)}
     outputs = set(graph.outputs)
     homes: dict[Node, list[Group]] = {}
+    siblings = Siblings(graph, access, homes)
     for node in reversed(order):
         if node.op is INPUT or node.op is CONSTANT:
             continue
@@ -70,7 +72,8 @@ def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]
             stored = store_instead(graph, node, readers, number[node], homes) if node not in outputs else None
             if stored is None and node not in outputs and join_all(node, readers, access, homes):
                 continue
-            stored = stored or store_with_reader(node, readers, number[node]) or siblings.adopt(node, number[node])
+            stored = stored or store_with_reader(node, readers, number[node])
+            stored = stored or siblings.adopt(node, number[node], readers)
             stored = stored or beside_other_parts(node, readers, number[node], homes, access)
         if stored is None:
             stored = Group.of(node, access, few_points)
@@ -115,7 +118,8 @@ def join_all(node: Node, readers: dict[Group, list[Node]], access: Accesses, hom
 
 
 def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:
-    """Whether computing a value in several kernels beats storing it: it's a view, or cheap and reads one array."""
+    """Whether computing a value in several kernels beats storing it: it's a view, or cheap and reads one array that is
+    no smaller; what it reads besides is one number for many elements."""
     own = access(node)
     if own.view:
         return len(readers) <= MAX_VIEW_HOMES
@@ -125,7 +129,8 @@ def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Access
     repeats = max(home.repeated[c] for home, consumers in readers.items() for c in consumers)
     if repeats >= MAX_REPEATED:
         return False
-    return sum(x.type.size > 1 for x in node.inputs) <= 1 or of_little(node, access)
+    arrays = [x for x in node.inputs if x.type.size > max(1, node.type.size // FEW_COPIES)]
+    return len(arrays) <= 1 or of_little(node, access)
 
 
 def of_little(node: Node, access: Accesses) -> bool:
@@ -214,16 +219,46 @@ def store_with_reader(node: Node, readers: dict[Group, list[Node]], number: int)
 
 
 def assemble(graph: Graph, homes: dict[Node, list[Group]]) -> Graph:
-    """The graph of the groups. They are built in the order of their oldest result, which is topological."""
+    """The graph of the groups, operands first; otherwise in the order of their oldest results."""
     results: dict[Node, Node] = {n: n for n in graph.nodes if n.op is INPUT or n.op is CONSTANT}
     writer: dict[Node, Group] = {}
     for node in by_depth(graph):
         for home in homes.get(node, ())[:1]:
             if node in home.outputs:
                 writer[node] = home
-    for home in side_by_side(list(dict.fromkeys(writer.values())), writer):
+    for home in side_by_side(in_order(list(dict.fromkeys(writer.values())), writer), writer):
         build(home, results)
     return Graph(graph.inputs, [results[n] for n in graph.outputs])
+
+
+def read_by(home: Group, writer: dict[Node, Group]) -> dict[Group, None]:
+    """The groups whose results a group reads."""
+    return dict.fromkeys(writer[x] for n in home.flat for x in n.inputs if x not in home.flat and x in writer)
+
+
+def in_order(groups: list[Group], writer: dict[Node, Group]) -> list[Group]:
+    """The groups, each after those that it reads; otherwise as they are given."""
+    number = {home: i for i, home in enumerate(groups)}
+    missing: dict[Group, int] = {}
+    after: dict[Group, list[Group]] = {home: [] for home in groups}
+    for home in groups:
+        before = read_by(home, writer)
+        missing[home] = len(before)
+        for other in before:
+            after[other].append(home)
+    ready = [number[home] for home in groups if not missing[home]]
+    heapq.heapify(ready)
+    done: list[Group] = []
+    while ready:
+        home = groups[heapq.heappop(ready)]
+        done.append(home)
+        for later in after[home]:
+            missing[later] -= 1
+            if not missing[later]:
+                heapq.heappush(ready, number[later])
+    if len(done) < len(groups):
+        raise VerifyError("fused kernels depend on each other in a circle")
+    return done
 
 
 def side_by_side(groups: list[Group], writer: dict[Node, Group]) -> list[Group]:
@@ -233,8 +268,7 @@ def side_by_side(groups: list[Group], writer: dict[Node, Group]) -> list[Group]:
     hosts: dict[tuple[object, ...], Group] = {}
     kept: dict[Group, int] = {}
     for home in groups:
-        reads = {writer[x] for n in home.flat for x in n.inputs if x not in home.flat and x in writer}
-        level[home] = max((level[w] + 1 for w in reads), default=0)
+        level[home] = max((level[w] + 1 for w in read_by(home, writer)), default=0)
     for home in sorted(groups, key=level.__getitem__):
         host = hosts.get((level[home], home.loops())) if home.simple() else None
         if host is not None and host.has_room(home):

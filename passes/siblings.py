@@ -1,65 +1,89 @@
-"""Reductions of the same rows, side by side in one kernel: what they have in common is computed and read once.
+"""Results that loop over the same points, side by side in one kernel: what they have in common is computed and read
+once.
 
-Forces in three directions fold three products with one distance; a norm's gradients fold one cotangent twice. Neither
-reads the other, so no kernel would hold both by itself, and what they share would be stored for all points.
+Forces in three directions fold three products with one distance; a norm's gradients fold one cotangent twice; a
+normalised x and its gradient run over x. None reads the other, so no kernel would hold both by itself, and what they
+share would be stored for all points, or read again.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+
+from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.types import Shape
 
 from .access import Accesses
 from .groups import MAX_MEMBERS, Admission, Group
 
-LOOKED_AT = 16  # nodes behind a reduction that are looked at for what it has in common with another
-CANDIDATES = 4  # groups over the same rows that are tried, the latest first
+LOOKED_AT = 16  # nodes behind a result that are looked at for what it has in common with another
+CANDIDATES = 4  # groups over the same points that are tried, the latest first
+MAX_STREAMS = 6  # results for all points, of a group that takes in what it doesn't read
+MAX_REACHED = 32  # groups that are looked through for a circle
 
 
 class Siblings:
-    """The groups that fold rows, by what they loop over."""
+    """The groups of rows or elements, by what they loop over. homes: for each node that was decided, its groups."""
 
-    def __init__(self, access: Accesses) -> None:
+    def __init__(self, graph: Graph, access: Accesses, homes: Mapping[Node, list[Group]]) -> None:
+        self._graph = graph
         self._access = access
+        self._homes = homes
         self._groups: dict[Shape, list[Group]] = {}
         self._behind: dict[Node, frozenset[Node]] = {}
 
     def add(self, group: Group) -> None:
-        """A group that reductions over the same rows may join."""
+        """A group that results over the same points may join."""
         if not group.closed and not group.product:
             self._groups.setdefault(group.full, []).append(group)
 
-    def adopt(self, node: Node, number: int) -> Group | None:
-        """The group that computes `node`, a reduction of rows that no reader could compute, beside its own; None:
-        there is none with which it has anything in common.
+    def adopt(self, node: Node, number: int, readers: Iterable[Group]) -> Group | None:
+        """The group that computes `node`, which no reader could compute, beside its own results; None: there is none
+        with which it has anything in common.
 
         All members of any group come after `node` in topological order, so it depends on none of them; and none of
-        the group's operands depends on it if all that other groups store of them come before it.
+        the group's operands depends on it if all that other groups store of them come before it, or if what reads
+        `node` leads to other groups only.
         """
         own = self._access(node)
-        if own.regular is None or node.type.size == 0:
+        full = node.shape if own.regular is None else own.regular[0]
+        if node.type.size == 0 or own.kind not in ("map", "fold") or (own.kind == "fold" and own.regular is None):
             return None
-        full, kept = own.regular
         for home in self._groups.get(full, [])[: -CANDIDATES - 1 : -1]:
-            if home.full != full or home.outer != kept or not home.folds or home.product:
+            admission = self.admission(node, home)
+            if admission is None or not self.related(node, home) or not home.may_store(node, admission):
                 continue
-            if home.newest_input >= number or len(home.flat) >= MAX_MEMBERS:
-                continue
-            if any(not self.behind(node).isdisjoint(self.behind(other)) for other in self.folds(home)):
-                flat = home.row_flat()
-                home.join(node, Admission(flat, node.type.size, 0, False, full, kept, fold=True), store=True)
+            if home.newest_input < number or not self.reaches(readers, home):
+                home.join(node, admission, store=True)
                 return home
         return None
 
-    def folds(self, group: Group) -> list[Node]:
-        """The reductions that a group stores."""
-        return [n for n in group.outputs if self._access(n).regular == (group.full, group.outer)]
+    def admission(self, node: Node, home: Group) -> Admission | None:
+        """How `node` would join: it loops exactly as the group does."""
+        own = self._access(node)
+        if home.closed or home.product or len(home.flat) >= MAX_MEMBERS:
+            return None
+        if own.regular is not None:
+            if own.regular != (home.full, home.outer) or not home.folds:
+                return None
+            return Admission(home.row_flat(), node.type.size, 0, False, home.full, home.outer, fold=True)
+        streams = sum(result.type.size == node.type.size for result in home.outputs)
+        if own.view or home.full != node.shape or streams >= MAX_STREAMS:
+            return None
+        return Admission(home.full_flat(), node.type.size, 0, False, home.full, home.outer)
 
-    def behind(self, node: Node) -> frozenset[Node]:
-        """Values of the size of all that a reduction folds, a few steps behind it."""
+    def related(self, node: Node, home: Group) -> bool:
+        """Whether some value of the size of all points stands behind both `node` and a result of the group."""
+        mine = self.behind(node, home.full)
+        return any(not mine.isdisjoint(self.behind(other, home.full)) for other in home.outputs)
+
+    def behind(self, node: Node, full: Shape) -> frozenset[Node]:
+        """Values with as many elements as there are points, a few steps behind a result."""
         found = self._behind.get(node)
         if found is None:
-            size = node.inputs[0].type.size
+            size = math.prod(full)
             reached: dict[Node, None] = {}
             waiting = list(node.inputs)
             while waiting and len(reached) < LOOKED_AT:
@@ -70,3 +94,14 @@ class Siblings:
                         waiting.extend(here.inputs)
             found = self._behind[node] = frozenset(reached)
         return found
+
+    def reaches(self, readers: Iterable[Group], home: Group) -> bool:
+        """Whether `home` may depend on what `readers` compute; True too if finding out would take long."""
+        found = dict.fromkeys(readers)
+        waiting = list(found)
+        while waiting and home not in found and len(found) <= MAX_REACHED:
+            for user in {user: None for result in waiting.pop().outputs for user in self._graph.users[result]}:
+                new = [group for group in self._homes.get(user, ()) if group not in found]
+                waiting += new
+                found.update(dict.fromkeys(new))
+        return home in found or len(found) > MAX_REACHED

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.ir.node import Node
+from graphc.ir.node import ITEM, Node
 from graphc.ops import elementwise as E
 from graphc.ops import movement, reduction
 
@@ -92,3 +92,34 @@ def test_what_is_made_of_little_is_made_again() -> None:
     fused = check([x, y], [rows, columns], rtol=1e-4)
     assert kernels(fused) == 2
     assert max(n.type.size for n in fused.nodes if not isinstance(n.type, tuple) and n is not y) == 64
+
+
+def test_elements_of_the_same_points_are_one_kernel() -> None:
+    x, y = new(40, 50), new(40, 50)
+    outputs = [E.multiply(x, y), E.exp(x), reduction.sum(E.subtract(x, y), 1)]
+    assert kernels(check([x, y], outputs, rtol=1e-4)) == 1
+
+
+def test_elements_that_have_nothing_in_common_stay_apart() -> None:
+    x, y = new(200, 150), new(200, 150)
+    assert kernels(check([x, y], [E.exp(x), E.exp(y)])) == 2
+
+
+def test_elements_that_need_the_other_through_a_third_kernel_stay_apart() -> None:
+    x, w = new(64, 64), new(64, 64)
+    a = E.exp(x)
+    b = E.multiply(x, movement.matrix_transpose(E.add(reduction.sum(a, 0, keepdims=True), w)))
+    assert kernels(check([x, w], [a, b], rtol=1e-4)) >= 2
+
+
+def test_a_normalisation_and_its_gradients_are_rows_and_columns() -> None:
+    """Three results for all points or rows, and two sums down the columns: nothing of x's size is stored between."""
+    x, w, g = new(48, 80), new(80), new(48, 80)
+    centred = E.subtract(x, reduction.mean(x, 1, keepdims=True))
+    scale = E.rsqrt(E.add(reduction.mean(E.square(centred), 1, keepdims=True), 1e-5))
+    normed = E.multiply(centred, scale)
+    outputs = [E.multiply(normed, w), reduction.sum(E.multiply(g, normed), 0), reduction.sum(g, 0)]
+    fused = check([x, w, g], outputs, rtol=1e-4)
+    assert kernels(fused) <= 3
+    stored = [n for n in fused.nodes if n.op is ITEM and n not in fused.outputs]
+    assert all(n.type.size <= 48 for n in stored)

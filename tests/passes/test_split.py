@@ -47,6 +47,27 @@ def test_the_adjoint_of_broadcasting_is_split_too() -> None:
     check(x, movement.sum_to(x, (1, 4)), split=True)
 
 
+@pytest.mark.parametrize("name", ["sum", "max"])
+@pytest.mark.parametrize(
+    ("shape", "axis", "kernels"),
+    [((2048, 512), 0, 2), ((64, 64, 256), (0, 1), 2), ((1 << 18, 4), 0, 2), ((96 * 1024, 12), 0, 2)],
+)
+def test_columns_of_large_arrays_are_folded_in_runs_of_rows(
+    name: str, shape: tuple[int, ...], axis: Any, kernels: int
+) -> None:
+    x = new(*shape)
+    parted = check(x, getattr(reduction, name)(x, axis=axis), split=True)
+    steps = fused_nodes(fuse(parted))
+    assert len(steps) == kernels
+    assert 32 <= steps[0].attrs["full"][0] <= 64
+
+
+@pytest.mark.parametrize("shape", [(1021, 2048), (16, 1 << 17), (128, 512)])  # a prime, too few rows, too little
+def test_other_columns_are_not(shape: tuple[int, ...]) -> None:
+    x = new(*shape)
+    check(x, reduction.sum(x, axis=0), split=False)
+
+
 @pytest.mark.parametrize("dtype", [bool_, int32])
 def test_integers_keep_their_width(dtype: DType) -> None:
     x = new(1 << 16, dtype=dtype)

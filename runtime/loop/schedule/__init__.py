@@ -5,6 +5,7 @@
     cost.py       what a stage costs along a given vector axis: accesses and arithmetic, counted
     registers.py  how many accumulators, along which axes
     memory.py     what an order of loops moves between the caches
+    columns.py    strips of lanes that walk down the rows of an array
     split.py      sums taken in pieces that fit a cache
     choose.py     Plan: vector axis, register tile, loop order, parallel loop, packing; by least cost of all the above
     emit.py       a nest's facts and a Plan -> the statements of a Kernel

@@ -12,9 +12,10 @@ from graphc.runtime.cpu.target import Target
 from graphc.runtime.loop.ir import Load, Store
 from graphc.runtime.loop.nest import Nest, Stage
 
+from .columns import skipping, wide_strip
 from .cost import Access, Facts, Rows
 from .memory import PAGE_HALF, Traffic
-from .registers import register_tiles
+from .registers import MOST_VECTORS, register_tiles
 from .split import Split, splits, splittable
 
 WORTH_FORKING = 16_000.0  # cycles of a whole kernel, about 4 us: a fork and join is 1.2
@@ -45,6 +46,7 @@ class Plan:
     0 for a serial kernel. packed: an operand of a fold that is first copied, for each block of lanes, so that
     what lanes need is contiguous; the axes that it depends on are then the outermost. panel: the last stages run when
     all lanes of a row of tiles are done; the lanes' loop is then the innermost. split: the fold is summed in pieces.
+    wide: a tile's lanes are a long run of memory, and its accumulators lie in the first-level cache.
     abreast: so many vectors of a nest without folds are worked on side by side.
     """
 
@@ -59,6 +61,7 @@ class Plan:
     panel: bool
     split: Split | None = None
     abreast: int = 1
+    wide: bool = False
 
     def tile(self, axis: Axis) -> int:
         """Points of an outer axis in a tile: what one iteration of its loop covers."""
@@ -102,11 +105,14 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         tiles = register_tiles(stage, nest.outer, own, packed, width, target)
         rests = {rows: facts.cost(lanes, None, main, rows) for rows in {rows for _, _, rows in tiles}}
         options = [
-            (cost + rests[rows], vectors * width, rows)
+            (cost + rests[rows] + skipping(facts, lanes, vectors * width), vectors * width, rows)
             for cost, vectors, rows in tiles
             if each_point * prod(size for _, size in rows) * (vectors * width if lanes else 1) <= MOST_LOCALS
         ]
         options = sorted(options, key=lambda option: option[0])[:TILES_TRIED]
+        strip = wide_strip(facts, lanes) if packed is None else None
+        if strip is not None:
+            options.append((*strip, ()))
     else:
         cost = facts.cost(lanes, None)
         square = None if lanes is None else _square(facts, lanes)
@@ -132,10 +138,13 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         if not inner:
             moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
         abreast = 1 if inner else _abreast(facts, lanes, block)
-        plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel, abreast=abreast)
+        wide = bool(inner) and lanes is not None and block > MOST_VECTORS * width
+        plan = Plan(
+            width, lanes, stage_lanes, block, rows, order, grain, packed, panel and not wide, None, abreast, wide
+        )
         if packed is None or _packed_bytes(packed, nest, block) <= MOST_PACKED:
             yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
-        if inner and own is not None and moved > cycles / 4 and splittable(facts, stage):
+        if inner and own is not None and not wide and moved > cycles / 4 and splittable(facts, stage):
             tile = {axis: size.get(axis, 1) for axis in nest.outer}
             loads = [_packed(access, packed, lanes, size) for access in stage.fold_loads]
             stage_own = None if lanes else own

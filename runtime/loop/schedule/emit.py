@@ -248,7 +248,7 @@ class _Emitter:
         """All stages for one tile of outer points."""
         if self.plan.abreast > 1 and lanes is not None:
             return self.abreast(rewriter, rows, lanes)
-        tile = Tile(self.ordered(rows, rewriter), lanes, self.plan.width)
+        tile = Tile(self.ordered(rows, rewriter), lanes, self.plan.width, self.plan.wide)
         body: Block = ()
         buffers = {}
         for local in self.nest.locals:

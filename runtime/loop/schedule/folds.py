@@ -14,7 +14,22 @@ from math import prod
 from typing import Literal as OneOf
 
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
-from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, Expr, For, If, Kind, Let, Load, Offset, Store, Var
+from graphc.runtime.loop.ir import (
+    Accumulate,
+    Alloc,
+    Block,
+    Buffer,
+    Expr,
+    For,
+    If,
+    Kind,
+    Let,
+    Load,
+    Offset,
+    Space,
+    Store,
+    Var,
+)
 from graphc.runtime.loop.naive import FIRST, fold_statements, identity
 from graphc.runtime.loop.nest import Fold, Stage
 from graphc.types import Scalar, bool_, int64
@@ -226,7 +241,8 @@ class _Accumulator:
 
     @property
     def running(self) -> Buffer:
-        return Buffer(f"{self.fold.var.name}_acc", self.fold.value.dtype, self.inner.size, "register")
+        space: Space = "scratch" if self.inner.wide else "register"
+        return Buffer(f"{self.fold.var.name}_acc", self.fold.value.dtype, self.inner.size, space)
 
     def at(self, inner: Tile) -> Offset:
         """Where the running values stand; inner: this accumulator's tile, perhaps with fewer lanes."""
@@ -253,8 +269,11 @@ class _Accumulator:
         """The registers of the reference schedule, one for each point."""
         before, _, _ = fold_statements(self.fold, axes)
         size, at = self.inner.size, self.at(inner).affine
-        wide = {s.buffer.name: (replace(s.buffer, size=size), 1, at) for s in before if isinstance(s, Alloc)}
-        return replace(rewriter, buffers={**rewriter.buffers, **wide})
+        space: Space = "scratch" if self.inner.wide else "register"
+        each = {
+            s.buffer.name: (replace(s.buffer, size=size, space=space), 1, at) for s in before if isinstance(s, Alloc)
+        }
+        return replace(rewriter, buffers={**rewriter.buffers, **each})
 
     def positions(self, rewriter: Rewriter, axes: tuple[Axis, ...], inner: Tile) -> Block:
         """One step of an argmax or argmin."""

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from math import prod
 
 from graphc.ir.expr import Affine, Axis
-from graphc.runtime.loop.ir import Block, Buffer, For, Kind
+from graphc.runtime.loop.ir import Block, Buffer, For, Kind, Space
 from graphc.types import DType
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """rows: axes written out. lanes: the axis of the vector loop, if any, in registers of `width` lanes."""
+    """rows: axes written out. lanes: the axis of the vector loop, if any, in registers of `width` lanes.
+
+    wide: there are more lanes than registers hold, so what belongs to a point lies in memory.
+    """
 
     rows: tuple[Axis, ...]
     lanes: Axis | None
     width: int
+    wide: bool = False
 
     @property
     def pitch(self) -> int:
@@ -43,7 +47,12 @@ class Tile:
 
     def buffer(self, name: str, dtype: DType) -> Buffer:
         """A buffer with one number for each point."""
-        return Buffer(name, dtype, self.size, "scratch" if self.loose else "register")
+        return Buffer(name, dtype, self.size, self.space)
+
+    @property
+    def space(self) -> Space:
+        """Where such buffers lie."""
+        return "scratch" if self.loose or self.wide else "register"
 
     def offset(self) -> Affine:
         """Where a point's number stands in such a buffer."""

@@ -21,6 +21,7 @@ from graphc.runtime.loop.lower import lower, lower_node
 from graphc.runtime.loop.nest import Fold, Nest, Stage
 from graphc.runtime.loop.schedule.choose import choose
 from graphc.runtime.loop.schedule.collapse import collapse
+from graphc.runtime.loop.schedule.columns import skipping, wide_strip
 from graphc.runtime.loop.schedule.cost import analyse
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
 from graphc.runtime.loop.schedule.emit import Region, emit, regions
@@ -74,6 +75,43 @@ def statements(block: Block) -> list[Any]:
 
 def loops(kernel: Kernel, kind: str) -> list[For]:
     return [s for s in statements(kernel.body) if isinstance(s, For) and s.kind == kind]
+
+
+# ------------------------------------------------------------------------------------------------ columns
+
+
+@pytest.mark.parametrize("target", TARGET_NAMES)
+@pytest.mark.parametrize("columns", [1024, 1000, 2051])
+def test_columns_of_far_rows_are_folded_in_wide_strips(target: str, columns: int) -> None:
+    x, y = inputs((170, columns), (170, 1))
+    scaled = elementwise.multiply(x, y)
+    deviation = elementwise.subtract(x, reduction.mean(scaled, 0, keepdims=True))
+    outputs = [reduction.sum(elementwise.square(deviation), 0), reduction.max(x, 0)]
+    nest = lower(Graph([x, y], outputs), (170, columns), (1,))
+    kernel = check(nest, TARGETS[target], rtol=1e-3)
+    strips = [loop for loop in loops(kernel, "vector") if loop.axis.extent >= 128]
+    assert strips
+    sums = [s for s in statements(kernel.body) if isinstance(s, Alloc) and s.buffer.name.endswith("_acc")]
+    assert {s.buffer.space for s in sums} == {"scratch"}
+
+
+def test_operands_of_products_are_no_columns() -> None:
+    a, b = inputs((24, 512), (512, 512))
+    facts = analyse(collapse(lower_node(make(linalg.MATMUL, (a, b), {}))), TARGETS[TARGET_NAMES[0]])
+    assert all(skipping(facts, axis, 16) == 0 and wide_strip(facts, axis) is None for axis in facts.nest.outer)
+
+
+def test_positions_in_wide_strips() -> None:
+    (x,) = inputs((170, 1024))
+    kernel = check(lower(Graph([x], [reduction.argmax(x, 0)]), (170, 1024), (1,)), TARGETS[TARGET_NAMES[0]])
+    assert any(loop.axis.extent >= 128 for loop in loops(kernel, "vector"))
+
+
+def test_columns_that_a_cache_holds_are_folded_in_registers() -> None:
+    (x,) = inputs((64, 1000))
+    kernel = check(lower(Graph([x], [reduction.sum(x, 0)]), (64, 1000), (1,)), TARGETS[TARGET_NAMES[0]])
+    sums = [s for s in statements(kernel.body) if isinstance(s, Alloc)]
+    assert {s.buffer.space for s in sums} == {"register"}
 
 
 # ------------------------------------------------------------------------------------------------ products
