@@ -51,9 +51,11 @@ def copies(
         return {}
     plain = collapse(nest)
     found = next(((c, stage) for stage in plain.stages if (c := contraction(stage)) is not None), None)
-    if found is None or all(operand.ndim < 3 for operand in node.inputs):
-        return {}  # matrices have few orders, which packing covers
+    if found is None:
+        return {}
     (_, *loads), stage = found
+    if _of_matrices(loads):
+        return {}
     steps = prod(axis.extent for axis in (*plain.outer, *stage.axes)) * loads[0].dtype.itemsize / (2 * VECTOR)
     if steps < WORTH_ASKING or (best := cost(nest)) < NEAR * steps:
         return {}
@@ -70,6 +72,13 @@ def copies(
         if price < best and (total := price + cost(lowered(candidate))) < best:
             chosen, best = candidate, total
     return chosen
+
+
+def _of_matrices(loads: Sequence[Load]) -> bool:
+    """Whether the operands are matrices, or batches of them, dense or not: these have few orders, which packing covers."""
+    axes = [frozenset(axis for axis, _ in load.offset.affine.terms) for load in loads]
+    shared = frozenset.intersection(*axes)
+    return all(load.mask is None for load in loads) and all(len(own - shared) <= 1 for own in axes)
 
 
 def _candidates(
