@@ -75,7 +75,7 @@ def copies(
 
 
 def _of_matrices(loads: Sequence[Load]) -> bool:
-    """Whether the operands are matrices or batches of them, dense or not: these have few orders, which packing covers."""
+    """Whether the operands are matrices or batches of them: these have few orders, which packing covers."""
     axes = [frozenset(axis for axis, _ in load.offset.affine.terms) for load in loads]
     shared = frozenset.intersection(*axes)
     return all(load.mask is None for load in loads) and all(len(own - shared) <= 1 for own in axes)
