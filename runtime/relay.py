@@ -54,7 +54,7 @@ def copies(
     if found is None:
         return {}
     (_, *loads), stage = found
-    if _of_matrices(loads):
+    if len(stage.axes) == 1 and _of_matrices(loads):
         return {}
     steps = prod(axis.extent for axis in (*plain.outer, *stage.axes)) * loads[0].dtype.itemsize / (2 * VECTOR)
     if steps < WORTH_ASKING or (best := cost(nest)) < NEAR * steps:
