@@ -135,7 +135,8 @@ declare void @graphc_blas_@LETTER@gemm(i32, i32, i32, @INT@, @INT@, @INT@, @T@, 
 """
 
 # The first product in flight sets the library to one thread, the last one sets it back, unless somebody else
-# changed it between. A fork may find products in flight that the child will never end.
+# changed it between. A fork may find products in flight that the child will never end; but it waits for whoever is
+# just changing the number, who holds a lock of the library that the child couldn't open.
 _CONTROL = r"""
 @graphc_blas_lock = internal global i32 0, align 64
 @graphc_blas_users = internal global i32 0
@@ -207,6 +208,16 @@ out:
   ret void
 }
 
+define void @graphc_hold_blas() nounwind {
+  call void @graphc_blas_locked()
+  ret void
+}
+
+define void @graphc_free_blas() nounwind {
+  store atomic i32 0, ptr @graphc_blas_lock release, align 4
+  ret void
+}
+
 define void @graphc_reset_blas() nounwind {
 entry:
   %users = load i32, ptr @graphc_blas_users
@@ -227,6 +238,12 @@ define internal void @graphc_blas_enter() nounwind {
   ret void
 }
 define internal void @graphc_blas_leave() nounwind {
+  ret void
+}
+define void @graphc_hold_blas() nounwind {
+  ret void
+}
+define void @graphc_free_blas() nounwind {
   ret void
 }
 define void @graphc_reset_blas() nounwind {
@@ -251,5 +268,6 @@ def tile_text(suffix: str, integer_bits: int) -> str:
 
 
 def control_text(blas: Blas | None) -> str:
-    """LLVM IR of @graphc_blas_enter and _leave, around a product, and of @graphc_reset_blas, after a fork."""
+    """LLVM IR of @graphc_blas_enter and _leave, around a product; of @graphc_hold_blas, before a fork, and after it
+    @graphc_free_blas in the parent and @graphc_reset_blas in the child."""
     return _CONTROL if blas is not None and blas.controllable else _NO_CONTROL

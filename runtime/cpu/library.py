@@ -91,7 +91,10 @@ def _load_library() -> Library:
     code = load(entry.payload, needed)
     threads.attach(code.address, target)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=ctypes.PYFUNCTYPE(None)(code.address("graphc_reset_blas")))
+        hold, free, reset = (
+            ctypes.PYFUNCTYPE(None)(code.address(f"graphc_{name}_blas")) for name in ("hold", "free", "reset")
+        )
+        os.register_at_fork(before=hold, after_in_parent=free, after_in_child=reset)
     symbols = {name: code.address(name) for name in _PUBLIC}
     claim = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(code.address("graphc_claim"))
     return Library(

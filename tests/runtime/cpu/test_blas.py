@@ -220,7 +220,7 @@ def test_a_child_forked_in_the_middle_of_a_product_gets_its_threads_back() -> No
     try:
         put(2)
         other.start()
-        for _ in range(4):
+        for _ in range(20):
             pid = os.fork()
             if pid == 0:
                 a, c = np.ones((1, 50, 50)), np.zeros((1, 50, 50))
