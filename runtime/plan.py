@@ -38,6 +38,7 @@ from .values import Part, Value, joins, parts_in_place, shifts, window_of
 Schedule = Callable[[Nest], Kernel]
 
 BLAS_RESULT = 1 << 24  # elements of a product from which on BLAS computes it
+FEW = 1 << 10  # bytes: what a work of a few numbers reads and writes
 
 
 def plan(
@@ -357,7 +358,8 @@ def ordered(works: list[_Work]) -> list[_Work]:
 
     Of the works that may come next one that frees more memory than it takes (an optimiser's step, the last reader of
     an activation and of a gradient), the least taking first; else the next in the given order, which keeps readers
-    near to writers. Sets the positions.
+    near to writers. Works of a few numbers (an optimiser's counts) never wait: what needs them could free much. Sets
+    the positions.
     """
     number = {work: i for i, work in enumerate(works)}
     writer = {value: work for work in works for value in work.writes}
@@ -381,7 +383,9 @@ def ordered(works: list[_Work]) -> list[_Work]:
     memory = _Memory(works, readers)
     ready = [number[w] for w in works if not missing[w] and not early[w]]
     reluctant = [number[w] for w in works if not missing[w] and early[w]]  # would overwrite what is still needed
-    relieving: list[tuple[int, int]] = []  # of the ready, those that free memory, by what they take
+    # Of the ready, those that free memory, and those of a few numbers, by what they take.
+    relieving = [(memory.taken[works[i]], i) for i in ready if works[i] in memory.few]
+    heapq.heapify(relieving)
     heapq.heapify(ready)
     heapq.heapify(reluctant)
     done: dict[_Work, None] = {}
@@ -399,7 +403,8 @@ def ordered(works: list[_Work]) -> list[_Work]:
             if not missing[later] and later not in done:
                 heapq.heappush(reluctant if early[later] else ready, number[later])
         for later in dict.fromkeys((*memory.done(work), *must[work], *should[work])):
-            if not missing[later] and not early[later] and later not in done and memory.need[later] < 0:
+            may = not missing[later] and not early[later] and later not in done
+            if may and (memory.need[later] < 0 or later in memory.few):
                 heapq.heappush(relieving, (memory.taken[later], number[later]))
     assert len(done) == len(works), "kernels depend on each other in a circle"
     return list(done)
@@ -407,11 +412,12 @@ def ordered(works: list[_Work]) -> list[_Work]:
 
 class _Memory:
     """taken: bytes of the arena that each work's results take. need: by how much what is in use would grow if the
-    work were the next."""
+    work were the next. few: works that read and write less than FEW bytes altogether."""
 
     def __init__(self, works: list[_Work], readers: Mapping[Value, list[_Work]]) -> None:
         self._left: dict[Value, dict[_Work, None]] = {}  # readers to come, of values in the arena
         self.taken = dict.fromkeys(works, 0)
+        self.few = {work for work in works if sum(v.nbytes for v in (*work.reads, *work.writes)) < FEW}
         for work in works:
             for value in (v.whole for v in work.writes):
                 if value.place is None and value.target is None and value not in self._left:
