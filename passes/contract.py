@@ -6,6 +6,7 @@ Sums are taken in another order here, and products rounded elsewhere, so roundin
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from graphc.ops import linalg
 from graphc.ops import movement as mv
 from graphc.ops import reduction as red
 from graphc.passes import simplify
-from graphc.passes.patterns import pairs
+from graphc.passes.patterns import is_number, pairs
 from graphc.primitive import Primitive
 from graphc.types import Shape
 
@@ -105,6 +106,26 @@ def sum_of_broadcast(node: Node) -> Node | None:
     return ew.multiply(mv.reshape(total, node.shape), float(count))  # type: ignore[no-any-return]
 
 
+def sum_of_multiple(node: Node) -> Node | None:
+    """sum(x * c) = c * sum(x), where c is the same for all that is summed; sum(-x) = -sum(x)."""
+    x = node.inputs[0]
+    if node.dtype.kind != "f" or x.dtype is not node.dtype or 0 in x.shape:
+        return None
+    if x.op is ew.NEGATIVE:
+        return ew.negative(node.replace(x.inputs))  # type: ignore[no-any-return]
+    if x.op is not ew.MULTIPLY:
+        return None
+    axes = folded_axes(node)
+    for inner, c in pairs(x):
+        aligned = (1,) * (x.ndim - c.ndim) + c.shape
+        if inner.shape == x.shape and c.type.size < x.type.size and all(aligned[a] == 1 for a in axes):
+            kept = [aligned[a] for a in range(x.ndim) if a not in axes]
+            shape = aligned if node.ndim == x.ndim else tuple(kept)
+            if len(shape) == node.ndim:
+                return ew.multiply(node.replace((inner,)), mv.reshape(c, shape))  # type: ignore[no-any-return]
+    return None
+
+
 def folded_axes(node: Node) -> tuple[int, ...]:
     """The axes of its operand that a sum or sum_to adds up."""
     if node.op is red.SUM:
@@ -139,6 +160,57 @@ def sum_of_one(node: Node) -> Node | None:
     return mv.reshape(x, node.shape)  # type: ignore[no-any-return]
 
 
+def gradient_of_share(node: Node) -> Node | None:
+    """e * (g * (1 / s) - sum(g * (y / s))) = y * (g - sum(g * y)), where y = e / s, and s is the same for all that is
+    summed: what comes of softmax's derivative. Likewise of strong products, where the sum is that of g * -(y / s)."""
+    if node.op is ew.MULTIPLY:
+        for e, factor in pairs(node):
+            found = _shared(e, *factor.inputs) if factor.op is ew.SUBTRACT else None
+            if found is not None:
+                g, y, total = found
+                return ew.multiply(y, ew.subtract(g, total.replace((ew.multiply(g, y),))))  # type: ignore[no-any-return]
+        return None
+    factor, e = node.inputs
+    for direct, through in pairs(factor) if factor.op is ew.ADD else ():
+        found = _shared(e, direct, through)
+        if found is not None:
+            g, y, total = found
+            gradient = ew.subtract(g, total.replace((ew.strong_multiply(g, y),)))
+            return ew.strong_multiply(gradient, y)  # type: ignore[no-any-return]
+    return None
+
+
+def _shared(e: Node, direct: Node, through: Node) -> tuple[Node, Node, Node] | None:
+    """(g, y, through), if direct = g * (1 / s) and through = sum(g * (y / s)) with y = e / s; or, of strong products,
+    through = sum(g * -(y / s))."""
+    if through.op not in (red.SUM, mv.UNBROADCAST) or through.inputs[0].shape != e.shape:
+        return None
+    for g, inverse in _factors(direct):
+        if inverse.op is not ew.DIVIDE or not is_number(inverse.inputs[0], 1):
+            continue
+        s = inverse.inputs[1]
+        for other, scaled in _factors(through.inputs[0]):
+            if through.inputs[0].op is not direct.op or other is not g or s.shape != through.shape:
+                continue
+            if direct.op is ew.STRONG_MULTIPLY:
+                if scaled.op is not ew.NEGATIVE:
+                    continue
+                scaled = scaled.inputs[0]
+            if scaled.op is ew.DIVIDE and scaled.inputs[1] is s:
+                y = scaled.inputs[0]
+                if y.op is ew.DIVIDE and y.inputs[0] is e and y.inputs[1] is s and y.type == e.type:
+                    return g, y, through
+    return None
+
+
+def _factors(product: Node) -> Iterable[tuple[Node, Node]]:
+    """(g, p) for a product g * p: both orders, but of a strong one."""
+    if product.op is ew.STRONG_MULTIPLY:
+        g, p = product.inputs
+        return ((g, p),)
+    return pairs(product) if product.op is ew.MULTIPLY else ()
+
+
 def _rule(name: str, apply: RewriteFunction, reason: str, *ops: Primitive) -> Rule:
     return Rule(name, apply, reason, exact=False, ops=ops)
 
@@ -146,7 +218,15 @@ def _rule(name: str, apply: RewriteFunction, reason: str, *ops: Primitive) -> Ru
 RULES = (
     _rule("transposed product", transposed_product, "BLAS reads operands in any order", mv.PERMUTE_DIMS),
     _rule("factor of product", factor_of_product, "fewer multiplications", linalg.MATMUL),
+    _rule(
+        "gradient of share",
+        gradient_of_share,
+        "one division, and only the quotient is kept",
+        ew.MULTIPLY,
+        ew.STRONG_MULTIPLY,
+    ),
     _rule("sum of broadcast", sum_of_broadcast, "one multiplication instead of a sum", red.SUM, mv.UNBROADCAST),
+    _rule("sum of multiple", sum_of_multiple, "fewer multiplications", red.SUM, mv.UNBROADCAST),
     _rule("sum of sum", sum_of_sum, "one loop instead of two", red.SUM, mv.UNBROADCAST),
     _rule("sum of one", sum_of_one, "nothing is added", red.SUM, mv.UNBROADCAST),
     _rule("sum of permute", sum_of_permutation, "a sum has no order", red.SUM),

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from graphc.composed import composed
 from graphc.dispatch import shape_of
 from graphc.errors import ArgumentError, ShapeError
-from graphc.ops.elementwise import add, multiply, rsqrt, subtract
+from graphc.ops.elementwise import add, divide, multiply, rsqrt, subtract
 from graphc.ops.movement import reshape
-from graphc.ops.reduction import mean
+from graphc.ops.reduction import mean, squared_deviations
 from graphc.primitive import Value
 from graphc.records import no_grad
 from graphc.tensor import Tensor
@@ -33,8 +33,9 @@ def layer_norm(
     if not shape or shape_of(x)[-len(shape) :] != shape:
         raise ShapeError(f"layer_norm: input {shape_of(x)} doesn't end in normalized_shape {shape}.")
     axes = tuple(range(-len(shape), 0))
-    centred = subtract(x, mean(x, axes, keepdims=True))
-    y = multiply(centred, rsqrt(add(mean(multiply(centred, centred), axes, keepdims=True), eps)))
+    average = mean(x, axes, keepdims=True)
+    variance = divide(squared_deviations(x, average, axes, True), math.prod(shape))
+    y = multiply(subtract(x, average), rsqrt(add(variance, eps)))
     if weight is not None:
         y = multiply(y, weight)
     return y if bias is None else add(y, bias)
@@ -72,7 +73,7 @@ def batch_norm(
             raise ShapeError(f"batch_norm: input {shape}: training needs more than one number for each channel.")
         average = mean(x, axes, keepdims=True)
         centred = subtract(x, average)
-        variance = mean(multiply(centred, centred), axes, keepdims=True)
+        variance = divide(squared_deviations(x, average, axes, True), count)
         with no_grad():
             if running_mean is not None:
                 _move(running_mean, reshape(average, (shape[1],)), momentum)

@@ -177,8 +177,20 @@ def var(x: Value, /, axis: AxisLike = None, correction: float = 0.0, keepdims: b
     n = _count(x, axis) - correction
     if n < 0:
         raise ShapeError(f"var: {_count(x, axis)} elements are too few for correction={correction}.")
-    deviation = subtract(x, mean(x, axis, keepdims=True))
-    return divide(sum(square(deviation), axis, keepdims), n)
+    average = mean(x, axis, keepdims=True)
+    return divide(squared_deviations(x, average, axis, keepdims), n)
+
+
+def squared_deviations(x: Value, average: Value, axis: AxisLike, keepdims: bool) -> Value:
+    """sum((x - average)^2) over axes, of which `average` is x's mean with the axes kept.
+
+    Written as deviations from a fixed number near the mean, sum((x - c)^2) - n (average - c)^2 with c = average: no
+    derivative then goes through the deviations to the mean, where it would sum to nothing but rounding errors.
+    """
+    fixed = stop_gradient(average)
+    total = sum(square(subtract(x, fixed)), axis, keepdims)
+    apart = square(subtract(average, fixed))
+    return subtract(total, multiply(apart if keepdims else reshape(apart, shape_of(total)), _count(x, axis)))
 
 
 def std(x: Value, /, axis: AxisLike = None, correction: float = 0.0, keepdims: bool = False) -> Value:

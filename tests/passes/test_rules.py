@@ -12,14 +12,14 @@ import graphc as gc
 from graphc.errors import VerifyError
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.node import Node, constant, fresh_input
+from graphc.ir.node import Node, constant, fresh_input, make
 from graphc.ir.rewrite import Rule, rewrite
 from graphc.ir.verify import verify
 from graphc.ops import elementwise as ew
 from graphc.ops import linalg
 from graphc.ops import movement as mv
 from graphc.ops import reduction as red
-from graphc.ops.marks import stop_gradient
+from graphc.ops.marks import GRADIENT, stop_gradient
 from graphc.passes.contract import contract
 from graphc.passes.differentiate import differentiate
 from graphc.passes.simplify import simplify, simplify_derivative
@@ -172,3 +172,55 @@ def test_origins_of_what_rules_build() -> None:
     assert made.origin.rule == "to sine"
     assert made.origin.source is node
     assert made.origin.location == node.origin.location
+
+
+def test_the_gradient_of_a_share_keeps_only_the_share() -> None:
+    e, g = _input(4, 5), _input(4, 5)
+    for axis in (0, 1):
+        s = red.sum(ew.exp(e), axis, keepdims=True)
+        top = ew.exp(e)
+        y = ew.divide(top, s)
+        through = mv.sum_to(ew.negative(ew.multiply(g, ew.divide(y, s))), s.shape)
+        before = ew.multiply(top, ew.add(ew.multiply(g, ew.divide(1, s)), through))
+        after = _after(contract, before, e, g)
+        assert after is ew.multiply(y, ew.subtract(g, mv.sum_to(ew.multiply(g, y), s.shape)))
+
+
+def test_the_gradient_of_a_share_by_strong_products_stays_strong() -> None:
+    e, g = _input(4, 5), _input(4, 5)
+    top = ew.exp(e)
+    s = red.sum(top, 1, keepdims=True)
+    y = ew.divide(top, s)
+    through = mv.sum_to(ew.strong_multiply(g, ew.negative(ew.divide(y, s))), s.shape)
+    before = ew.strong_multiply(ew.add(ew.strong_multiply(g, ew.divide(1, s)), through), top)
+    after = _after(contract, before, e, g)
+    total = mv.sum_to(ew.strong_multiply(g, y), s.shape)
+    assert after is ew.strong_multiply(ew.subtract(g, total), y)
+    numbers = [np.full((4, 5), np.nan), np.zeros((4, 5))]  # nothing comes from where no gradient is
+    assert (evaluate(Graph((e, g), (after,)), numbers)[0] == 0).all()
+
+
+def test_the_gradient_of_softmax_is_that_of_a_share() -> None:
+    z, g = _input(4, 5), _input(4, 5)
+
+    def of_softmax(z: Node) -> Node:
+        e = ew.exp(ew.subtract(z, stop_gradient(red.max(z, 1, keepdims=True))))
+        return ew.divide(e, red.sum(e, 1, keepdims=True))  # type: ignore[no-any-return]
+
+    y = of_softmax(z)
+    gradient = make(GRADIENT, (y, g, z), {})
+    derived = simplify_derivative(differentiate(Graph((z, g), (gradient,)))).outputs[0]
+    after = _after(contract, derived, z, g)
+    assert _operations(after)["divide"] == 1
+
+
+def test_a_factor_that_is_the_same_for_all_is_taken_out_of_a_sum() -> None:
+    a, c, row = _input(4, 5), _input(4, 1), _input(5)
+    for keepdims in (False, True):
+        after = _after(contract, red.sum(ew.multiply(a, c), 1, keepdims), a, c)
+        assert _operations(after)["multiply"] == 1
+        assert any(n.op is red.SUM and n.inputs[0] is a for n in Graph((a, c), (after,)).nodes)
+    after = _after(contract, mv.sum_to(ew.negative(ew.multiply(a, row)), (1, 5)), a, row)
+    assert any(n.op is mv.UNBROADCAST and n.inputs[0] is a for n in Graph((a, row), (after,)).nodes)
+    before = red.sum(ew.multiply(a, row), 1)  # differs along what is summed
+    assert contract(Graph((a, row), (before,))).outputs[0] is before
