@@ -181,7 +181,7 @@ class Compilation:
     """A program's modules, compiled by threads of their own while the next ones are still being planned and printed:
     LLVM needs no interpreter lock. The result is a bundle (see bundle.py) of the modules' objects, in order.
 
-    prepare: what else to do beside the planning, before the first module. Use it as a context: leaving it ends the
+    prepare: what else to do beside the planning. Use it as a context: leaving it ends the
     threads, also where planning failed.
     """
 
@@ -207,7 +207,8 @@ class Compilation:
         """Start importing LLVM now: planning takes a while, and so does this."""
         if not self._threads:
             _FAIR.enter()
-            self._start(self._prepare)
+            self._start(self._work)
+            self._start(self._made_ready)
 
     def add(self, text: str) -> None:
         """The next module, LLVM IR. What it calls may be defined in any module before it."""
@@ -215,7 +216,7 @@ class Compilation:
         self._waiting.put((self._added, text))
         self._added += 1
         if 1 < self._added <= min(MOST_THREADS, os.cpu_count() or 1) and _emit_unlocked() is not None:
-            self._start(lambda: None)
+            self._start(self._work)
 
     def result(self) -> bytes:
         """All objects. Raises CompileError if LLVM can't parse or verify a module."""
@@ -224,8 +225,8 @@ class Compilation:
             raise self._errors[0]
         return bundle([self._objects[number] for number in range(self._added)])
 
-    def _start(self, prepare: Callable[[], object]) -> None:
-        thread = threading.Thread(target=self._work, args=(prepare,), name="graphc-llvm", daemon=True)
+    def _start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name="graphc-llvm", daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -238,9 +239,14 @@ class Compilation:
             self._threads.clear()
             _FAIR.leave()
 
-    def _work(self, prepare: Callable[[], object]) -> None:
+    def _made_ready(self) -> None:
         try:
-            prepare()
+            self._prepare()
+        except BaseException as error:  # handed to whoever asks for the result
+            self._errors.append(error)
+
+    def _work(self) -> None:
+        try:
             machine = _new_machine(self._target, self._options)
             while (task := self._waiting.get()) is not None:
                 if not self._errors:
