@@ -2,7 +2,8 @@
 
 What pads, joins or overwrites a part of an array is written with conditions on indices. Each holds on one side of a
 point of its axis; between such points it needn't be asked. The code for a kernel's elements is written out for each
-piece, so only small code is, and only where most of an axis lies in pieces that are rid of their conditions.
+piece, so only small code is, and only where most of an axis lies in pieces that are rid of their conditions: one
+interior, or some long parts, as those of arrays that are joined, each of which is then read without being chosen.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Pieces: TypeAlias = tuple[tuple[int, int], ...]
 
 MOST_CODE = 1200  # calls and loads over all pieces
 MOST_PIECES = 5
-SHARE = 0.75  # of an axis that must be rid of conditions
+SHARE = 0.75  # of an axis that must be rid of conditions, in one piece or in long ones
+LONG = 16  # points of a piece
 
 
 def pieces(nest: Nest, lanes: Axis | None, width: int) -> dict[Axis, Pieces]:
@@ -65,5 +67,6 @@ def _cut(axis: Axis, borders: set[int], unit: int) -> Pieces:
     for border in borders:
         edges |= {border // unit * unit, min(-(-border // unit) * unit, axis.extent)}
     cut = tuple(pairwise(sorted(edges)))
-    longest = max(high - low for low, high in cut)
-    return cut if len(cut) <= MOST_PIECES and longest >= SHARE * axis.extent else ((0, axis.extent),)
+    free = [high - low for low, high in cut if not any(low < border < high for border in borders)]
+    long = max((sum(size for size in free if size >= LONG), *free))
+    return cut if len(cut) <= MOST_PIECES and long >= SHARE * axis.extent else ((0, axis.extent),)

@@ -54,9 +54,23 @@ def test_lanes_are_cut_by_whole_vectors() -> None:
 
 def test_conditions_that_are_no_border_cut_nothing() -> None:
     assert pieces(nest(condition("ge", ROW, 0)), LANE, 16) == {}  # always
-    assert pieces(nest(condition("ge", ROW, 50)), LANE, 16) == {}  # halves: neither is most of the axis
     assert pieces(nest(condition("ge", ROW + LANE, 1)), LANE, 16) == {}  # two axes
     assert pieces(nest(condition("eq", ROW, 1)), LANE, 16) == {}
+
+
+def test_long_parts_are_cut_apart_and_short_ones_are_not() -> None:
+    halves = nest(condition("ge", ROW, 50), condition("lt", LANE, 64))
+    assert pieces(halves, LANE, 16) == {ROW: ((0, 50), (50, 100)), LANE: ((0, 64), (64, 130))}
+    thirds = nest(condition("ge", ROW, 30), condition("ge", ROW, 70))
+    assert pieces(thirds, LANE, 16) == {ROW: ((0, 30), (30, 70), (70, 100))}
+    short = nest(*(condition("ge", ROW, bound) for bound in (10, 20, 50)))
+    assert pieces(short, LANE, 16) == {ROW: ((0, 10), (10, 20), (20, 50), (50, 100))}  # 80 points in long ones
+    shorter = nest(*(condition("ge", ROW, bound) for bound in (12, 24, 36)))
+    assert pieces(shorter, LANE, 16) == {}  # 64
+    crossed = nest(condition("ge", LANE, 40), condition("ge", LANE, 90))
+    assert pieces(crossed, LANE, 16) == {LANE: ((0, 32), (32, 48), (48, 80), (80, 96), (96, 130))}
+    wide = nest(condition("ge", LANE, 40), condition("ge", LANE, 90))
+    assert pieces(wide, LANE, 64) == {}  # what a border goes through is most of it
 
 
 def test_lanes_first_and_never_much_code() -> None:
