@@ -9,7 +9,7 @@ share would be stored for all points, or read again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -39,7 +39,7 @@ class Siblings:
         if not group.closed and not group.product:
             self._groups.setdefault(group.full, []).append(group)
 
-    def adopt(self, node: Node, number: int, readers: Iterable[Group]) -> Group | None:
+    def adopt(self, node: Node, number: int, readers: Collection[Group]) -> Group | None:
         """The group that computes `node`, which no reader could compute, beside its own results; None: there is none
         with which it has anything in common.
 
@@ -52,6 +52,8 @@ class Siblings:
         if node.type.size == 0 or own.kind not in ("map", "fold") or (own.kind == "fold" and own.regular is None):
             return None
         for home in self._groups.get(full, [])[: -CANDIDATES - 1 : -1]:
+            if home in readers:
+                continue  # it declined: beside it, a stencil's step would be computed again for each neighbour
             admission = self.admission(node, home)
             if admission is None or not self.related(node, home) or not home.may_store(node, admission):
                 continue
