@@ -23,12 +23,13 @@ MOST_CHOSEN = 4  # parts that a kernel may choose between, where it alone reads 
 def lies_in_parts(graph: Graph, node: Node, readers: Mapping[Group, list[Node]], access: Accesses) -> bool:
     """Whether the parts of a joined value had better be stored where they lie in it.
 
-    Not where they are copies in any case, nor where one kernel can choose between a few instead of reading memory.
+    Not where a few are copies in any case, nor where one kernel can choose between a few instead of reading memory.
+    Each element would ask all of many; so these are copied, if they are nothing else.
     """
     if Fact.JOINS not in node.op.facts or not node.type.size:
         return False
     computed = sum(x.type.size for x in node.inputs if x.op is not INPUT and x.op is not CONSTANT)
-    if 2 * computed < node.type.size:
+    if 2 * computed < node.type.size and len(node.inputs) <= MOST_CHOSEN:
         return False
     multiplied = any(access(c).kind == "contraction" for consumers in readers.values() for c in consumers)
     return multiplied or len(readers) != 1 or node in graph.outputs or len(node.inputs) > MOST_CHOSEN

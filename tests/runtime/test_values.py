@@ -58,6 +58,19 @@ def test_inputs_constants_and_outputs_are_copied_into_place() -> None:
     check([x, y], [product(movement.concat([part, y, numbers, E.sin(x), E.cos(y)], 0)), part])
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_few_inputs_are_chosen_between_and_each_of_many_is_copied(axis: int) -> None:
+    few = [new(3, 3) for _ in range(4)]
+    assert kernels(check(few, [movement.concat(few, axis)])) == ["concat_12x3" if axis == 0 else "concat_3x12"]
+    many = [new(3, 3) for _ in range(7)]
+    for reader in (lambda x: x, E.exp, product):
+        program = check(many, [reader(movement.concat(many, axis))])
+        names = [step.kernel.name for step in program.steps if isinstance(step, KernelCall)]
+        copies = [name for name in names if "relay" in name]
+        assert len(copies) == 7
+        assert len(set(copies)) == 1  # the same kernel, called with other pointers
+
+
 @pytest.mark.parametrize("inner", [0, 1, 2])
 @pytest.mark.parametrize("outer", [0, 1, 2])
 def test_joined_parts_of_joined_values(inner: int, outer: int) -> None:

@@ -23,7 +23,7 @@ from .rewrite import TRUE, decided, expressions, parts
 Pieces: TypeAlias = tuple[tuple[int, int], ...]
 
 MOST_CODE = 1200  # calls and loads over all pieces
-MOST_PIECES = 5
+MOST_PIECES = 5  # that no border goes through
 SHARE = 0.75  # of an axis that must be rid of conditions, in one piece or in long ones
 LONG = 16  # points of a piece
 
@@ -69,4 +69,4 @@ def _cut(axis: Axis, borders: set[int], unit: int) -> Pieces:
     cut = tuple(pairwise(sorted(edges)))
     free = [high - low for low, high in cut if not any(low < border < high for border in borders)]
     long = max((sum(size for size in free if size >= LONG), *free))
-    return cut if len(cut) <= MOST_PIECES and long >= SHARE * axis.extent else ((0, axis.extent),)
+    return cut if len(free) <= MOST_PIECES and long >= SHARE * axis.extent else ((0, axis.extent),)

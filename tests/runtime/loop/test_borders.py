@@ -69,8 +69,9 @@ def test_long_parts_are_cut_apart_and_short_ones_are_not() -> None:
     assert pieces(shorter, LANE, 16) == {}  # 64
     crossed = nest(condition("ge", LANE, 40), condition("ge", LANE, 90))
     assert pieces(crossed, LANE, 16) == {LANE: ((0, 32), (32, 48), (48, 80), (80, 96), (96, 130))}
-    wide = nest(condition("ge", LANE, 40), condition("ge", LANE, 90))
-    assert pieces(wide, LANE, 64) == {}  # what a border goes through is most of it
+    assert pieces(crossed, LANE, 64) == {}  # a border goes through most of it
+    many = nest(*(condition("ge", ROW, bound) for bound in range(1, 8)))
+    assert pieces(many, LANE, 16) == {}  # 93 points in a row, but eight pieces
 
 
 def test_lanes_first_and_never_much_code() -> None:
