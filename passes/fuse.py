@@ -70,7 +70,7 @@ def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]
         stored = None
         if not in_parts:
             stored = store_instead(graph, node, readers, number[node], homes) if node not in outputs else None
-            if stored is None and node not in outputs and join_all(node, readers, access, homes):
+            if stored is None and node not in outputs and join_all(node, readers, access, homes, number):
                 continue
             stored = stored or store_with_reader(node, readers, number[node])
             stored = stored or siblings.adopt(node, number[node], readers)
@@ -98,9 +98,15 @@ def by_depth(graph: Graph) -> list[Node]:
     return sorted(graph.nodes, key=depth.__getitem__)
 
 
-def join_all(node: Node, readers: dict[Group, list[Node]], access: Accesses, homes: dict[Node, list[Group]]) -> bool:
+def join_all(
+    node: Node,
+    readers: dict[Group, list[Node]],
+    access: Accesses,
+    homes: dict[Node, list[Group]],
+    number: dict[Node, int],
+) -> bool:
     """Compute `node` wherever it is read and store it nowhere, if that's worth while."""
-    if len(readers) > 1 and not worth_repeating(node, readers, access):
+    if len(readers) > 1 and not worth_repeating(node, readers, access, number):
         return False
     if access(node).view and better_turned(node, readers, access):
         return False
@@ -117,20 +123,32 @@ def join_all(node: Node, readers: dict[Group, list[Node]], access: Accesses, hom
     return True
 
 
-def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:
+def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Accesses, number: dict[Node, int]) -> bool:
     """Whether computing a value in several kernels beats storing it: it's a view, or cheap and reads one array that is
     no smaller; what it reads besides is one number for many elements."""
     own = access(node)
     if own.view:
         return len(readers) <= MAX_VIEW_HOMES
     homes = MAX_VIEW_HOMES if node.type.size == 1 else MAX_HOMES
-    if own.kind != "map" or own.costly or own.compute.check is not None or len(readers) > homes:
+    if own.kind != "map" or own.compute.check is not None or len(readers) > homes:
+        return False
+    if own.costly and not beside_its_operand(node, readers, number):
         return False
     repeats = max(home.repeated[c] for home, consumers in readers.items() for c in consumers)
     if repeats >= MAX_REPEATED:
         return False
     arrays = [x for x in node.inputs if x.type.size > max(1, node.type.size // FEW_COPIES)]
     return len(arrays) <= 1 or of_little(node, access)
+
+
+def beside_its_operand(node: Node, readers: dict[Group, list[Node]], number: dict[Node, int]) -> bool:
+    """Whether a costly function of an array that no cache holds may be computed again by the later of two kernels,
+    which has its operand at hand: a write and a read of memory are saved, and the memory itself until that kernel runs
+    (a GELU's erf, whose derivative is a function of the operand, too)."""
+    if len(readers) > 2 or node.type.size < UNCACHED or [x.type.size for x in node.inputs] != [node.type.size]:
+        return False
+    later = max(readers, key=lambda home: number[home.root])
+    return any(node.inputs[0] in other.inputs for other in later.flat if other is not node)
 
 
 def of_little(node: Node, access: Accesses) -> bool:

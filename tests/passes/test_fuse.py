@@ -162,6 +162,26 @@ def test_costly_values_reductions_and_random_numbers_are_computed_once() -> None
     assert tanhs == 1
 
 
+@pytest.mark.parametrize(
+    ("rows", "with_operand", "times"),
+    [(1024, True, 2), (256, True, 1), (1024, False, 1)],
+    ids=["of what no cache holds", "small", "without its operand"],
+)
+def test_costly_values_may_be_computed_again_beside_their_operand(rows: int, with_operand: bool, times: int) -> None:
+    a, b, c = new(rows, 4), new(4, 1024), new(1024, 4)
+    x = linalg.matmul(a, b)
+    u = E.multiply(x, 0.75)
+    v = E.erf(u)
+    y = linalg.matmul(E.multiply(v, E.add(u, 1.0) if not with_operand else x), c)
+    g = linalg.matmul(y, movement.matrix_transpose(c))  # the later kernel needs all of y
+    derivative = E.exp(E.negative(E.multiply(u, u))) if with_operand else E.subtract(1.0, E.multiply(v, v))
+    graph = Graph([a, b, c], [E.multiply(g, E.add(derivative, v))])
+    fused = fuse(graph)
+    assert sum(n.op is E.ERF for kernel in fused_nodes(fused) for n in kernel.attrs["graph"].nodes) == times
+    arrays = [random_array(n.shape, n.dtype, i) for i, n in enumerate(graph.inputs)]
+    np.testing.assert_array_equal(evaluate(fused, arrays)[0], evaluate(graph, arrays)[0])
+
+
 def test_cheap_masks_are_computed_again_rather_than_stored() -> None:
     x, a, b = new(20, 6), new(20, 6), new(6, 20)
     mask = E.greater(x, 0.0)
