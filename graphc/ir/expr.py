@@ -118,12 +118,27 @@ COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"}
 Reducer: TypeAlias = OneOf["sum", "max", "min", "argmax", "argmin"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Literal:
-    """A number. `value` is a Python bool, int or float (possibly nan, inf, -0.0)."""
+    """A number. `value` is a Python bool, int or float (possibly nan, inf, -0.0).
+
+    Equal literals are the same number: 0.0 is another than -0.0, and nan is nan.
+    """
 
     value: Scalar
     dtype: DType
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self._number() == other._number()
+
+    def __hash__(self) -> int:
+        return hash(self._number())
+
+    def _number(self) -> tuple[DType, Scalar | str]:
+        value = self.value
+        if value == 0:
+            return self.dtype, "-0.0" if str(value) == "-0.0" else 0
+        return self.dtype, value if value == value else "nan"
 
 
 @dataclass(frozen=True, slots=True)
