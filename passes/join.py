@@ -120,6 +120,8 @@ class _Sums:
 
     def makers(self) -> dict[Node, Maker]:
         """Makers for the sums of several terms, which aren't terms of another sum."""
+        if sum(node.op in _JOINED for node in self.graph.nodes) < 2:
+            return {}  # most graphs; who uses what needn't be found out
         users, wanted = self.graph.users, set(self.graph.outputs)
 
         def inner(node: Node, kind: object) -> bool:
