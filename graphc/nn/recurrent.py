@@ -293,7 +293,17 @@ class _Recurrent(Module):
         return ", ".join([f"{self.input_size}, {self.hidden_size}", *told])
 
 
-class RNN(_Recurrent):
+class _OneState(_Recurrent):
+    """Layers whose state is the hidden one alone."""
+
+    states = 1
+
+    def forward(self, x: Value, hx: Value | None = None) -> tuple[Value, Value]:
+        output, (h,) = self._run(x, None if hx is None else (hx,))
+        return output, h
+
+
+class RNN(_OneState):
     """Elman's network with tanh, or relu. Returns (output, h): all steps' states of the last layer, and the last ones.
 
     x: (steps, batch, input_size), (batch, steps, input_size) if batch_first, or (steps, input_size). output: the same
@@ -301,7 +311,7 @@ class RNN(_Recurrent):
     Raises ShapeError.
     """
 
-    gates, states = 1, 1
+    gates = 1
 
     def __init__(
         self,
@@ -322,22 +332,14 @@ class RNN(_Recurrent):
     def advance(self, inputs: Value, hidden: Value, state: State) -> State:
         return _plain_step(self.nonlinearity)(inputs, hidden, state)
 
-    def forward(self, x: Value, hx: Value | None = None) -> tuple[Value, Value]:
-        output, (h,) = self._run(x, None if hx is None else (hx,))
-        return output, h
 
-
-class GRU(_Recurrent):
+class GRU(_OneState):
     """Gated recurrent units. Returns (output, h); shapes as of RNN."""
 
-    gates, states = 3, 1
+    gates = 3
 
     def advance(self, inputs: Value, hidden: Value, state: State) -> State:
         return gru_step(inputs, hidden, state)
-
-    def forward(self, x: Value, hx: Value | None = None) -> tuple[Value, Value]:
-        output, (h,) = self._run(x, None if hx is None else (hx,))
-        return output, h
 
 
 class LSTM(_Recurrent):
