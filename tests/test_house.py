@@ -26,7 +26,7 @@ FACE = 5
 # Imported by one module each, inside the function that needs it: they are heavy, or extras that may be absent.
 DRIVEN = ("cuda", "cupy", "llvmlite", "matplotlib", "networkx", "pooch", "safetensors")
 # Extras that may be absent, and what is slow to import for the little that is asked of it: imported when used.
-EXTRAS = ("platformdirs", "rich", "threadpoolctl", "tqdm")
+EXTRAS = ("platformdirs", "rich", "tqdm")
 
 
 # The compiler's own parts: imported when something must be compiled, since a call whose machine code is cached
