@@ -26,6 +26,7 @@ from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node, make, parameter, 
 from .access import Accesses, flat_of
 from .groups import FEW_POINTS, Admission, Group
 from .parts import beside_other_parts, is_part, lies_in_parts
+from .remake import Remade
 from .siblings import Siblings
 
 MAX_HOMES = 4  # kernels that may compute a cheap value again
@@ -57,6 +58,7 @@ def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]
     outputs = set(graph.outputs)
     homes: dict[Node, list[Group]] = {}
     siblings = Siblings(graph, access, homes)
+    remade = Remade(graph, access, homes, number)
     for node in reversed(order):
         if node.op is INPUT or node.op is CONSTANT:
             continue
@@ -70,7 +72,7 @@ def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]
         stored = None
         if not in_parts:
             stored = store_instead(graph, node, readers, number[node], homes) if node not in outputs else None
-            if stored is None and node not in outputs and join_all(node, readers, access, homes, number):
+            if stored is None and node not in outputs and join_all(node, readers, access, homes, remade):
                 continue
             stored = stored or store_with_reader(node, readers, number[node])
             stored = stored or siblings.adopt(node, number[node], readers)
@@ -103,10 +105,11 @@ def join_all(
     readers: dict[Group, list[Node]],
     access: Accesses,
     homes: dict[Node, list[Group]],
-    number: dict[Node, int],
+    remade: Remade,
 ) -> bool:
     """Compute `node` wherever it is read and store it nowhere, if that's worth while."""
-    if len(readers) > 1 and not worth_repeating(node, readers, access, number):
+    again = len(readers) > 1 and remade.again(node, readers)
+    if len(readers) > 1 and not again and not worth_repeating(node, readers, access):
         return False
     if access(node).view and better_turned(node, readers, access):
         return False
@@ -115,40 +118,28 @@ def join_all(
         admission = home.admit(node, consumers)
         if admission is None:
             return False
-        again = len(readers) > 1 and not access(node).view
-        admissions.append((home, replace(admission, repeated=admission.repeated + again)))
+        counted = len(readers) > 1 and not again and not access(node).view
+        admissions.append((home, replace(admission, repeated=admission.repeated + counted)))
     for home, admission in admissions:
         home.join(node, admission, store=False)
     homes[node] = list(readers)
     return True
 
 
-def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Accesses, number: dict[Node, int]) -> bool:
+def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:
     """Whether computing a value in several kernels beats storing it: it's a view, or cheap and reads one array that is
     no smaller; what it reads besides is one number for many elements."""
     own = access(node)
     if own.view:
         return len(readers) <= MAX_VIEW_HOMES
     homes = MAX_VIEW_HOMES if node.type.size == 1 else MAX_HOMES
-    if own.kind != "map" or own.compute.check is not None or len(readers) > homes:
-        return False
-    if own.costly and not beside_its_operand(node, readers, number):
+    if own.kind != "map" or own.costly or own.compute.check is not None or len(readers) > homes:
         return False
     repeats = max(home.repeated[c] for home, consumers in readers.items() for c in consumers)
     if repeats >= MAX_REPEATED:
         return False
     arrays = [x for x in node.inputs if x.type.size > max(1, node.type.size // FEW_COPIES)]
     return len(arrays) <= 1 or of_little(node, access)
-
-
-def beside_its_operand(node: Node, readers: dict[Group, list[Node]], number: dict[Node, int]) -> bool:
-    """Whether a costly function of an array that no cache holds may be computed again by the later of two kernels,
-    which has its operand at hand: a write and a read of memory are saved, and the memory itself until that kernel runs
-    (a GELU's erf, whose derivative is a function of the operand, too)."""
-    if len(readers) > 2 or node.type.size < UNCACHED or [x.type.size for x in node.inputs] != [node.type.size]:
-        return False
-    later = max(readers, key=lambda home: number[home.root])
-    return any(node.inputs[0] in other.inputs for other in later.flat if other is not node)
 
 
 def of_little(node: Node, access: Accesses) -> bool:
