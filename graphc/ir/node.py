@@ -6,6 +6,8 @@ So common subexpressions never exist, equality is identity, and a derivative can
 from __future__ import annotations
 
 import itertools
+import os
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -146,11 +148,17 @@ class _Entry(weakref.ref[Node]):
 
 def _forget(entry: Any) -> None:
     key = entry.key
-    if _interned.get(key) is entry:
-        del _interned[key]
+    with _writing:
+        if _interned.get(key) is entry:
+            del _interned[key]
 
 
 _interned: dict[tuple[Any, ...], _Entry] = {}
+# What looks and then writes holds this, or two threads could make one node twice. Re-entrant, since a garbage
+# collection may run `_forget` anywhere; taken around a fork, so that a child never finds it held by a thread it lacks.
+_writing = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
 _NO_ATTRS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -174,10 +182,9 @@ def make(op: Primitive, inputs: Sequence[Node], attrs: Mapping[str, Any], origin
     node = Node(op, inputs, frozen, inferred, origin or provenance.current())
     entry = _Entry(node, _forget)
     entry.key = key
-    # between the look and here another thread may have made the node
-    known = _interned.setdefault(key, entry)
-    if known is not entry:
-        found = known()
+    with _writing:
+        known = _interned.get(key)  # another thread may have made it since the first look
+        found = None if known is None else known()
         if found is not None:
             return found
         _interned[key] = entry

@@ -1,0 +1,55 @@
+"""Interning: one node for one value, whatever threads make and drop at the same time."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from graphc.ir import node
+from graphc.ir.node import constant, fresh_input, make
+from graphc.ops.elementwise import exp, multiply
+from graphc.types import TensorType, float32
+
+
+@pytest.fixture
+def _switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_equal_values_are_one_node_and_leave_the_table_with_their_last_holder() -> None:
+    x = fresh_input("x", TensorType((3,), float32))
+    assert multiply(x, x) is multiply(x, x)
+    assert constant(0.0) is not constant(-0.0)
+    held = len(node._interned)
+    y = exp(multiply(x, x))
+    assert len(node._interned) == held + 2
+    del y
+    assert len(node._interned) == held
+
+
+@pytest.mark.usefixtures("_switching_often")
+def test_threads_that_make_and_drop_the_same_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = fresh_input("x", TensorType((3,), float32))
+    op = multiply(x, x).op
+    held = len(node._interned)
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def work() -> None:
+        for _ in range(40_000):
+            make(op, (x, x), {})
+
+    running = [threading.Thread(target=work) for _ in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert not unraisable
+    assert len(node._interned) == held
+    assert make(op, (x, x), {}) is multiply(x, x)
