@@ -50,6 +50,10 @@ def test_difference_sees_shapes_and_nan() -> None:
     assert difference({"graphc": [one], "numpy": [one]}, "graphc") == (0.0, "")
     assert difference({"graphc": [one], "numpy": [one[:2]]}, "graphc")[0] == np.inf
     assert not difference({"graphc": [one * np.nan], "numpy": [one]}, "graphc")[0] <= 1.0
+    holed = np.where(np.arange(one.size) == 1, np.inf, one)
+    assert difference({"graphc": [holed], "numpy": [holed]}, "graphc") == (0.0, "")
+    assert difference({"graphc": [one], "numpy": [holed]}, "graphc") == (np.inf, "numpy")
+    assert difference({"graphc": [one], "numpy": [holed]}, "graphc", chaotic=1 / one.size) == (0.0, "")
 
 
 def test_the_table(tmp_path: Path) -> None:

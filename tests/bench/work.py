@@ -54,7 +54,7 @@ class Work:
     formula, by the library's name (`own["torch"](library, *arrays) -> Run`); None leaves the library out.
     flops, bytes: of one call, as little as any implementation can do: for the physical limit.
     rtol: largest difference from the first library's results, relative to each result's largest element; in float64
-    a millionth of it.
+    a millionth of it. chaotic: the share of the elements that may differ by more, where one rounding decides a branch.
     """
 
     name: str
@@ -67,4 +67,5 @@ class Work:
     flops: float = 0.0
     bytes: float = 0.0
     rtol: float = 2e-4
+    chaotic: float = 0.0
     dtype: str = ""  # "float64" where only that is meant
