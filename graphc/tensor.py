@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc import dispatch
-from graphc.errors import DeviceError, DTypeError, IndexingError, ShapeError, TraceError
+from graphc.errors import DeviceError, DTypeError, IndexingError, InplaceError, ShapeError, TraceError
 from graphc.ops import elementwise as ew
 from graphc.ops import linalg, movement, reduction, subscript
 from graphc.primitive import Primitive, Value
@@ -495,6 +495,18 @@ class Tensor:
     def detach(self) -> Tensor:
         """The same numbers (shared memory) without history."""
         return _state.interpreter.detach(self)
+
+    @property
+    def data(self) -> Tensor:
+        """The same numbers (shared memory) without history, as `detach()`. Assigning to it raises InplaceError."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: object) -> None:
+        raise InplaceError(
+            "x.data = value: a tensor keeps its memory. To overwrite its numbers outside the tape, write\n"
+            "    with graphc.no_grad():\n        x.copy_(value)"
+        )
 
     def clone(self) -> Tensor:
         """A copy with memory of its own; the derivative passes through."""

@@ -341,7 +341,7 @@ def test_deep_inplace() -> None:
     y.sum().backward()
     del y
     y = x * 1
-    for i in range(20000):
+    for i in range(5000):
         y[i % 4] = y[(i + 1) % 4] * 0.5
     y.sum().backward()
     del y
@@ -401,6 +401,15 @@ def test_threads_trace() -> None:
         stop.append(1)
         t.join()
     assert not errs, errs[0]
+
+
+def test_data_is_read_without_history_and_not_assigned() -> None:
+    x = T(A)
+    assert not x.data.requires_grad
+    assert np.shares_memory(x.data.numpy(), x.detach().numpy())
+    with pytest.raises(gc.InplaceError, match="no_grad"):
+        x.data = T(A + 1)
+    np.testing.assert_array_equal(x.data.numpy(), A)
 
 
 def test_nograd_deco() -> None:
