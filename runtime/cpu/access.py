@@ -21,6 +21,7 @@ from graphc.runtime.loop.ir import (
     Let,
     Load,
     Offset,
+    Prefetch,
     Store,
     Var,
 )
@@ -55,7 +56,7 @@ def accesses(block: Block, loops: tuple[For, ...] = ()) -> Iterator[Access]:
                 yield Access(buffer, offset, statement, loops)
             case Let(_, value) | Check(value, _):
                 yield from _reads((value,), loops)
-            case Alloc():
+            case Alloc() | Prefetch():
                 pass
             case _:
                 assert_never(statement)
@@ -199,6 +200,8 @@ def cycles(block: Block) -> int:
                 total += 1 + _expr_cycles(value)
             case Let(_, value) | Check(value, _):
                 total += _expr_cycles(value)
+            case Prefetch():
+                total += 1
     return total
 
 

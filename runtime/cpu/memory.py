@@ -113,6 +113,13 @@ def address(e: Emitter, memory: Memory, const: int, terms: Sequence[Term], strid
     return Address(pointer, level, stride * copies + (copies > 1), index, align)
 
 
+def prefetch(e: Emitter, at: Address) -> None:
+    """Ask for the line of an address; any address will do."""
+    e.module.declare("llvm.prefetch.p0", "void", "ptr", "i32", "i32", "i32")
+    second_level = 2  # of 3 (the first level), 2, 1, 0 (used only once)
+    e.line(f"call void @llvm.prefetch.p0(ptr {at.pointer}, i32 0, i32 {second_level}, i32 1)")
+
+
 # ------------------------------------------------------------------------------------------- loads
 
 

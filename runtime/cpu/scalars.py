@@ -275,3 +275,28 @@ def identity(op: str, dtype: DType) -> Value:
         case _:
             bits = 8 * dtype.itemsize - 1
             return literal(2**bits - 1 if largest else -(2**bits), dtype)
+
+
+def combine(e: Emitter, op: str, a: Value, b: Value) -> Value:
+    """One step of a sum, max or min; of booleans, of which the sum is `or`."""
+    match op:
+        case "sum":
+            return e.op("fadd" if a.dtype.kind == "f" else "add" if a.dtype.kind == "i" else "or", a, b)
+        case "max":
+            return extreme(e, "maximum", a, b)
+        case "min":
+            return extreme(e, "minimum", a, b)
+        case _:
+            raise CompileError(f"no accumulation {op}")
+
+
+def folded(e: Emitter, op: str, vector: Value) -> Value:
+    """All lanes folded into one number, in a fixed order: halves onto halves."""
+    while vector.lanes > 2 and vector.lanes % 2 == 0:
+        half = vector.lanes // 2
+        low, high = e.shuffle(vector, [*range(half)]), e.shuffle(vector, [*range(half, 2 * half)])
+        vector = combine(e, op, low, high)
+    total = e.lane(vector, 0)
+    for lane in range(1, vector.lanes):
+        total = combine(e, op, total, e.lane(vector, lane))
+    return total

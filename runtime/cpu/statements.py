@@ -13,7 +13,22 @@ from typing import assert_never
 
 from graphc.errors import CompileError
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
-from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, Check, Expr, For, If, Let, Load, Offset, Store, Var
+from graphc.runtime.loop.ir import (
+    Accumulate,
+    Alloc,
+    Block,
+    Buffer,
+    Check,
+    Expr,
+    For,
+    If,
+    Let,
+    Load,
+    Offset,
+    Prefetch,
+    Store,
+    Var,
+)
 from graphc.types import DType, bool_, int32, int64
 
 from . import memory, scalars
@@ -81,6 +96,8 @@ class Statements:
                     self.store(buffer, offset, self.value(value), self.mask(mask))
                 case Accumulate():
                     self.accumulate(statement)
+                case Prefetch(buffer, at):
+                    self.prefetch(buffer, at)
                 case If(condition, body):
                     self.branch(self.value(condition), body)
                 case Check(condition, code):
@@ -228,20 +245,9 @@ class Statements:
         for cell, element, width in fold.parts.values():
             wide = type_of(place.dtype, width)
             partial = Value(self.e.here(f"load {wide}, ptr {cell}"), place.dtype, width, self.e.level)
-            folded = self.horizontal(fold.op, partial)
-            self.put(place, element, self.combine(fold.op, self.get(place, element, None), folded), None)
+            folded = scalars.folded(self.e, fold.op, partial)
+            self.put(place, element, scalars.combine(self.e, fold.op, self.get(place, element, None), folded), None)
         self.lanes = lanes
-
-    def horizontal(self, op: str, vector: Value) -> Value:
-        """All lanes folded into one number, in a fixed order."""
-        while vector.lanes > 2 and vector.lanes % 2 == 0:
-            half = vector.lanes // 2
-            low, high = self.e.shuffle(vector, [*range(half)]), self.e.shuffle(vector, [*range(half, 2 * half)])
-            vector = self.combine(op, low, high)
-        total = self.e.lane(vector, 0)
-        for lane in range(1, vector.lanes):
-            total = self.combine(op, total, self.e.lane(vector, lane))
-        return total
 
     def partial(self, fold: Fold, place: Memory | Registers, element: Slot | Address) -> str:
         """The alloca of an element's partial results, filled with the operation's identity before the loop."""
@@ -273,9 +279,9 @@ class Statements:
             acting = memory.acting(self.e, mask, self.lanes)
             if acting is not None:
                 value = self.e.select(acting, value, scalars.identity(op, buffer.dtype))
-            folded, lanes = self.horizontal(op, value), self.lanes
+            folded, lanes = scalars.folded(self.e, op, value), self.lanes
             self.lanes = Lanes()
-            self.put(place, element, self.combine(op, self.get(place, element, None), folded), None)
+            self.put(place, element, scalars.combine(self.e, op, self.get(place, element, None), folded), None)
             self.lanes = lanes
         else:
             old = self.get(place, element, mask)
@@ -312,7 +318,7 @@ class Statements:
                 self.e.here(f"atomicrmw {add} {target}")
                 self.e.forget(place.overlapping)
             else:
-                self.put(place, at, self.combine(statement.op, self.get(place, at, None), number), None)
+                self.put(place, at, scalars.combine(self.e, statement.op, self.get(place, at, None), number), None)
             if acting is not None:
                 self.e.close_branch()
         self.lanes = lanes
@@ -325,18 +331,7 @@ class Statements:
                 if self.e.module.target.fma:
                     return self.e.intrinsic("fma", x, y, old)
                 return self.e.op("fadd", self.e.op("fmul", x, y), old)
-        return self.combine(op, old, self.value(expr))
-
-    def combine(self, op: str, a: Value, b: Value) -> Value:
-        match op:
-            case "sum":
-                return self.e.op("fadd" if a.dtype.kind == "f" else "add" if a.dtype.kind == "i" else "or", a, b)
-            case "max":
-                return scalars.extreme(self.e, "maximum", a, b)
-            case "min":
-                return scalars.extreme(self.e, "minimum", a, b)
-            case _:
-                raise CompileError(f"no accumulation {op}")
+        return scalars.combine(self.e, op, old, self.value(expr))
 
     # ------------------------------------------------------------------ memory
 
@@ -414,6 +409,11 @@ class Statements:
             return
         place, element = self.target(buffer, offset)
         self.put(place, element, value, mask)
+
+    def prefetch(self, buffer: Buffer, at: Affine) -> None:
+        _, element = self.element(buffer, Offset(at))
+        assert isinstance(element, Address)
+        memory.prefetch(self.e, element)
 
     # ------------------------------------------------------------------ expressions
 

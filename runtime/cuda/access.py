@@ -7,7 +7,21 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from graphc.ir.expr import Call
-from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, Check, Expr, For, If, Let, Load, Offset, Store
+from graphc.runtime.loop.ir import (
+    Accumulate,
+    Alloc,
+    Block,
+    Buffer,
+    Check,
+    Expr,
+    For,
+    If,
+    Let,
+    Load,
+    Offset,
+    Prefetch,
+    Store,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +43,7 @@ def accesses(block: Block, vector: tuple[For, ...] = ()) -> Iterator[Access]:
             case If(condition, body):
                 yield from _loads(condition, vector)
                 yield from accesses(body, vector)
-            case Alloc():
+            case Alloc() | Prefetch():
                 pass
             case Let(_, value):
                 yield from _loads(value, vector)

@@ -33,6 +33,7 @@ from graphc.runtime.loop.ir import (
     Kernel,
     Let,
     Offset,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -286,6 +287,8 @@ class _Function:
             case Accumulate():
                 self._settle(statement)
                 self._accumulate(statement)
+            case Prefetch():
+                pass  # other threads run while one waits for memory
             case Check(condition, code):
                 self._settle(statement)
                 once = "gc_lane == 0 && " if self._uniform() else ""

@@ -22,7 +22,7 @@ from graphc.errors import VerifyError
 from graphc.ir.expr import Affine, Call, Index, Literal
 
 from . import scalar
-from .ir import Accumulate, Alloc, Block, Buffer, Check, Expr, For, If, Kernel, Let, Load, Offset, Store, Var
+from .ir import Accumulate, Alloc, Block, Buffer, Check, Expr, For, If, Kernel, Let, Load, Offset, Prefetch, Store, Var
 from .naive import collapsed
 from .nest import Nest
 
@@ -96,6 +96,8 @@ class _Machine:
                     self.store(buffer, offset, self.value(value), self.where(lanes, mask), lanes)
                 case Accumulate():
                     self.accumulate(statement, lanes)
+                case Prefetch():
+                    pass
                 case If(condition, body):
                     active = self.where(lanes, condition)
                     if active is None or active.any():

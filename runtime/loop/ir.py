@@ -8,6 +8,7 @@
              | Let(var, expr)
              | Store(buffer, offset, expr, mask)
              | Accumulate(buffer, offset, op, expr, mask)    buffer[offset] = op(buffer[offset], expr)
+             | Prefetch(buffer, affine)                      this element will soon be read: a hint, it changes nothing
              | If(condition, body)                           the condition is the same for all lanes
              | Check(condition, code)                        false: the call returns `code`, and raises
     expr    := Literal | Index | Call                        shared with graphc.ir.expr
@@ -134,6 +135,15 @@ class Accumulate:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """The line of an element of global memory is brought nearer, to the second-level cache. The element may lie
+    outside of the buffer: nothing is read."""
+
+    buffer: Buffer
+    at: Affine
+
+
+@dataclass(frozen=True, slots=True)
 class If:
     condition: Expr
     body: Block
@@ -147,7 +157,7 @@ class Check:
     code: int
 
 
-Stmt: TypeAlias = For | Alloc | Let | Store | Accumulate | If | Check
+Stmt: TypeAlias = For | Alloc | Let | Store | Accumulate | Prefetch | If | Check
 Block: TypeAlias = tuple[Stmt, ...]
 
 

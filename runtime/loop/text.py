@@ -19,7 +19,24 @@ from graphc.ir.expr import Affine, Call, Index, Literal
 from graphc.runtime.program import KernelCall, MatmulCall, Place, Program
 from graphc.types import Scalar
 
-from .ir import Accumulate, Alloc, Block, Buffer, Check, Expr, For, If, Kernel, Let, Load, Offset, Stmt, Store, Var
+from .ir import (
+    Accumulate,
+    Alloc,
+    Block,
+    Buffer,
+    Check,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Offset,
+    Prefetch,
+    Stmt,
+    Store,
+    Var,
+)
 from .nest import Fold, Nest, Stage
 
 INFIX = {
@@ -120,6 +137,8 @@ def statement_text(statement: Stmt) -> str:
         case Accumulate(buffer, offset, op, value, mask, atomic):
             head = "atomic " if atomic else ""
             return f"{head}{buffer.name}[{offset_text(offset)}] {_ACCUMULATE[op]} {expr_text(value)}{_if(mask)}"
+        case Prefetch(buffer, at):
+            return f"prefetch {buffer.name}[{affine_text(at)}]"
         case If(condition):
             return f"if {expr_text(condition)}"
         case Check(condition, code):

@@ -14,7 +14,7 @@ from graphc.errors import VerifyError
 from graphc.ir.expr import COMPARISONS, SCALAR_OPS, Affine, Axis, Call, Index, Literal
 from graphc.types import DType, bool_, float32, float64, int64
 
-from .ir import Accumulate, Alloc, Block, Buffer, Check, Expr, For, If, Kernel, Let, Load, Offset, Store, Var
+from .ir import Accumulate, Alloc, Block, Buffer, Check, Expr, For, If, Kernel, Let, Load, Offset, Prefetch, Store, Var
 from .naive import naive
 from .nest import Nest
 from .text import kernel_lines
@@ -111,6 +111,10 @@ class _Walk:
                         continue
                     if offset.dynamic and self.vector() is not None and not self.lane_stride(offset):
                         self.fail("a data-dependent accumulation in a vector loop may hit an element twice")
+                case Prefetch(buffer, at):
+                    if self.buffers.get(buffer.name) != buffer or buffer.space != "global":
+                        self.fail(f"prefetched {buffer.name} is no param")
+                    self.affine(at)
                 case If(condition, body):
                     self.boolean(condition, "condition")
                     if self.varies(condition):

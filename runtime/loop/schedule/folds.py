@@ -7,7 +7,7 @@ multiply-adds on registers alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 from math import prod
@@ -38,6 +38,7 @@ from .choose import Plan
 from .cost import StageFacts
 from .memory import Traffic
 from .rewrite import FALSE, TRUE, Rewriter, affines, conjunction, conjuncts, parts
+from .staging import ahead, staged
 from .tile import Tile, loops, scope
 
 PERMUTED = 4  # so many axes of a stage at most are tried in every order
@@ -219,7 +220,8 @@ class _Stage:
         positional = any(accumulator.positional for accumulator in accumulators)
         lets = tuple(rewriter.let(let) for let in stage.lets)
         if inner.rows and stage.folds and not (stage.checks or stage.stores) and not positional:
-            return _staged(lets, values, inner, accumulators)
+            steps = [accumulator.step for accumulator in accumulators]
+            return staged(lets, values, inner, steps, ahead(self.facts, self.sizes, rewriter))
         body: Block = lets
         body += tuple(rewriter.check(check) for check in stage.checks)
         for value, accumulator in zip(values, accumulators, strict=True):
@@ -404,80 +406,3 @@ def _needed(value: Expr, neutral: Scalar | None) -> tuple[Expr, ...]:
         case Call("select", (condition, x, Literal(value=other))) if other == neutral:
             return (*conjuncts(condition), *_needed(x, neutral))
     return ()
-
-
-# ---------------------------------------------------------------------------------------------- staging
-
-
-def _staged(lets: tuple[Let, ...], values: list[Expr], inner: Tile, accumulators: list[_Accumulator]) -> Block:
-    """Accumulate `values` at all points of a tile with rows, each load as far outside of the rows as it can stand."""
-    found = {load: None for value in (*(let.value for let in lets), *values) for load in _top_loads(value)}
-    depends = {load: frozenset(axis for axis in inner.rows if _depends(load, axis)) for load in found}
-    laned = {load: inner.lanes is not None and _depends(load, inner.lanes) for load in found}
-    # Broadcast numbers count too: what row loops repeat, the code generator reads once and keeps.
-    rows = min(permutations(inner.rows), key=lambda order: staged_registers(order, [depends[load] for load in found]))
-    stands: dict[Expr, Expr] = {}
-    levels: list[Block] = [() for _ in range(len(rows) + 1)]  # what stands inside so many of the row loops
-    for number, load in enumerate(found):
-        name = f"x{number}"
-        level = next((i for i, axis in enumerate(rows) if axis not in depends[load]), len(rows))
-        if any(axis in depends[load] for axis in rows[level:]) and not laned[load]:
-            level = len(rows)
-        held = tuple(axis for axis in rows[level:] if axis in depends[load])
-        if laned[load]:
-            if level == len(rows):
-                continue  # differs at each point
-            tile = Tile(held, inner.lanes, inner.width)
-            staged = Buffer(name, load.dtype, tile.size, "register")
-            at = Offset(tile.offset())
-            levels[level] += (Alloc(staged), *tile.over((Store(staged, at, load),)))
-            stands[load] = Load(staged, at)
-        else:
-            levels[level] += (Let(Var(name, load.dtype), load),)
-            stands[load] = Var(name, load.dtype)
-    steps = [a.step(_replaced(v, stands), inner) for a, v in zip(accumulators, values, strict=True)]
-    body: Block = (*(Let(let.var, _replaced(let.value, stands)) for let in lets), *steps)
-    if inner.lanes is not None:
-        body = (For(inner.lanes, "vector", body, inner.width),)
-    body = levels[-1] + body
-    for axis, before in zip(reversed(rows), reversed(levels[:-1]), strict=True):
-        body = (*before, For(axis, "unroll", body))
-    return body
-
-
-def staged_registers(order: Sequence[Axis], depends: Sequence[frozenset[Axis]]) -> int:
-    """Vectors held across row loops, when they run in this order; depends: the row axes of each load."""
-    total = 0
-    for axes in depends:
-        level = next((i for i, axis in enumerate(order) if axis not in axes), len(order))
-        if level < len(order):
-            total += prod(axis.extent for axis in order[level:] if axis in axes)
-    return total
-
-
-def _top_loads(expr: Expr) -> Iterator[Load]:
-    """The outermost loads of an expression."""
-    match expr:
-        case Load():
-            yield expr
-        case Call(args=args):
-            for arg in args:
-                yield from _top_loads(arg)
-
-
-def _depends(load: Load, axis: Axis) -> bool:
-    """Whether a load's element differs along an axis."""
-    for part in parts(load):
-        match part:
-            case Load(offset=Offset(affine=at)) | Index(at):
-                if at.coefficient(axis):
-                    return True
-    return False
-
-
-def _replaced(expr: Expr, stands: Mapping[Expr, Expr]) -> Expr:
-    if expr in stands:
-        return stands[expr]
-    if isinstance(expr, Call):
-        return Call(expr.op, tuple(_replaced(a, stands) for a in expr.args), expr.dtype)
-    return expr

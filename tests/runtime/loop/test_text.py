@@ -17,6 +17,7 @@ from graphc.runtime.loop.ir import (
     Let,
     Load,
     Offset,
+    Prefetch,
     Store,
     Var,
 )
@@ -81,6 +82,7 @@ def test_every_statement_and_expression() -> None:
         Alloc(Buffer("r", float32, 4, "scratch")),
         Let(Var("k", int64), Index(Q * -2 + 3)),
         If(call("lt", Var("k", int64), Literal(3, int64)), (Check(Literal(False, bool_), 2),)),
+        Prefetch(X, Q * 4 + 99),
         Accumulate(Y, Offset(Affine()), "max", load, call("not", Literal(True, bool_))),
         Store(Y, Offset(affine(2)), call("cast", call("select", Literal(True, bool_), load, load), dtype=float32)),
     )
@@ -91,6 +93,7 @@ def test_every_statement_and_expression() -> None:
         "    k: i64 = <-2*j + 3>\n"
         "    if (k < 3:i64)\n"
         "      check False:b else 2\n"
+        "    prefetch x[4*j + 99]\n"
         "    y[0] max= (x[j - 1 + 4*[k]] if True:b else -0.0) if not(True:b)\n"
         "    y[2] = f32(select(True:b, (x[j - 1 + 4*[k]] if True:b else -0.0), (x[j - 1 + 4*[k]] if True:b else -0.0)))"
     )

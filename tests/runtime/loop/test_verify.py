@@ -20,6 +20,7 @@ from graphc.runtime.loop.ir import (
     Let,
     Load,
     Offset,
+    Prefetch,
     Store,
     Var,
 )
@@ -64,6 +65,8 @@ BAD: list[tuple[str, Callable[[], Block]]] = [
     ("unknown scalar", lambda: loops(Store(Y, AT, Call("sinh", (HERE,), float32)))),
     ("is no", lambda: loops(Store(Y, AT, Call("cast", (Literal(1.5, int64),), float32)))),
     ("mask is", lambda: loops(Store(Y, AT, ONE, ONE))),
+    ("prefetched r is no param", lambda: loops(Alloc(R), Prefetch(R, affine(P)))),
+    ("outside of its loop", lambda: (Prefetch(X, affine(P)),)),
     ("condition is", lambda: loops(Check(ONE, 1))),
     ("not positive", lambda: loops(Check(TRUE, 0))),
     ("differs between lanes", lambda: loops(If(call("lt", Index(affine(Q)), Literal(2, int64)), ()))),

@@ -1,0 +1,130 @@
+"""One step of folds at all points of a tile: what is loaded where, so that a load stands for as many points as it can.
+
+What differs from lane to lane is staged in registers, what doesn't is a broadcast number. Rows of a large array that
+lie far apart are asked for a tile ahead: the processor fetches ahead by itself only along a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import permutations
+from math import prod
+
+from graphc.ir.expr import Affine, Axis, Call, Index
+from graphc.runtime.loop.ir import Alloc, Block, Buffer, Expr, For, Let, Load, Offset, Prefetch, Stmt, Store, Var
+
+from .columns import CACHED, FAR
+from .cost import StageFacts
+from .rewrite import Rewriter, parts
+from .tile import Tile, loops
+
+Step = Callable[[Expr, Tile], Stmt]  # folds a value in, at one point of a tile
+
+
+def staged(
+    lets: tuple[Let, ...], values: Sequence[Expr], inner: Tile, steps: Sequence[Step], ahead: Mapping[Load, int]
+) -> Block:
+    """Fold `values` in at all points of a tile with rows, each load as far outside of the rows as it can stand.
+
+    ahead: loads of which also the element so much further on is asked for.
+    """
+    found = {load: None for value in (*(let.value for let in lets), *values) for load in _top_loads(value)}
+    depends = {load: frozenset(axis for axis in inner.rows if _depends(load, axis)) for load in found}
+    laned = {load: inner.lanes is not None and _depends(load, inner.lanes) for load in found}
+    # Broadcast numbers count too: what row loops repeat, the code generator reads once and keeps.
+    rows = min(permutations(inner.rows), key=lambda order: staged_registers(order, [depends[load] for load in found]))
+    stands: dict[Expr, Expr] = {}
+    levels: list[Block] = [() for _ in range(len(rows) + 1)]  # what stands inside so many of the row loops
+    for number, load in enumerate(found):
+        name = f"x{number}"
+        level = next((i for i, axis in enumerate(rows) if axis not in depends[load]), len(rows))
+        if any(axis in depends[load] for axis in rows[level:]) and not laned[load]:
+            level = len(rows)
+        held = tuple(axis for axis in rows[level:] if axis in depends[load])
+        if laned[load]:
+            if level == len(rows):
+                continue  # differs at each point
+            tile = Tile(held, inner.lanes, inner.width)
+            staged = Buffer(name, load.dtype, tile.size, "register")
+            at = Offset(tile.offset())
+            levels[level] += (Alloc(staged), *tile.over((Store(staged, at, load),)))
+            if load in ahead:
+                levels[level] += _asked_for(load, ahead[load], tile)
+            stands[load] = Load(staged, at)
+        else:
+            levels[level] += (Let(Var(name, load.dtype), load),)
+            stands[load] = Var(name, load.dtype)
+    folded = [step(_replaced(value, stands), inner) for step, value in zip(steps, values, strict=True)]
+    body: Block = (*(Let(let.var, _replaced(let.value, stands)) for let in lets), *folded)
+    if inner.lanes is not None:
+        body = (For(inner.lanes, "vector", body, inner.width),)
+    body = levels[-1] + body
+    for axis, before in zip(reversed(rows), reversed(levels[:-1]), strict=True):
+        body = (*before, For(axis, "unroll", body))
+    return body
+
+
+def staged_registers(order: Sequence[Axis], depends: Sequence[frozenset[Axis]]) -> int:
+    """Vectors held across row loops, when they run in this order; depends: the row axes of each load."""
+    total = 0
+    for axes in depends:
+        level = next((i for i, axis in enumerate(order) if axis not in axes), len(order))
+        if level < len(order):
+            total += prod(axis.extent for axis in order[level:] if axis in axes)
+    return total
+
+
+def ahead(facts: StageFacts, sizes: Mapping[Axis, int], rewriter: Rewriter) -> dict[Load, int]:
+    """The loads whose every step goes to another part of an array that no cache holds, rewritten; with the distance
+    to what the next tile needs of it.
+
+    sizes: points of each outer axis in a tile, outermost first.
+    """
+    found: dict[Load, int] = {}
+    for load in {p: None for fold in facts.stage.folds for p in parts(fold.value) if isinstance(p, Load)}:
+        itemsize, at = load.dtype.itemsize, load.offset.affine
+        steps = [abs(at.coefficient(axis)) * itemsize for axis in facts.stage.axes if at.coefficient(axis)]
+        if load.offset.dynamic or min(steps, default=0) < FAR or load.buffer.size * itemsize <= CACHED:
+            continue
+        moving = [axis for axis, size in sizes.items() if size < axis.extent and at.coefficient(axis)]
+        new = rewriter.expr(load)
+        if moving and isinstance(new, Load) and new.buffer.space == "global":
+            found[new] = at.coefficient(moving[-1]) * sizes[moving[-1]]
+    return found
+
+
+def _asked_for(load: Load, distance: int, tile: Tile) -> Block:
+    """Prefetches of what stands so far behind a load's elements: the last of each vector, for its first lies in a line
+    that this tile has met, if vectors and lines aren't aligned."""
+    assert tile.lanes is not None
+    last = [Affine((), min(first + tile.width, tile.lanes.extent) - 1) for first in range(0, tile.pitch, tile.width)]
+    places = [Rewriter({tile.lanes.name: lane}).affine(load.offset.affine) + distance for lane in last]
+    return loops(tile.rows, tuple(Prefetch(load.buffer, at) for at in places), "unroll")
+
+
+def _top_loads(expr: Expr) -> Iterator[Load]:
+    """The outermost loads of an expression."""
+    match expr:
+        case Load():
+            yield expr
+        case Call(args=args):
+            for arg in args:
+                yield from _top_loads(arg)
+
+
+def _depends(load: Load, axis: Axis) -> bool:
+    """Whether a load's element differs along an axis."""
+    for part in parts(load):
+        match part:
+            case Load(offset=Offset(affine=at)) | Index(at):
+                if at.coefficient(axis):
+                    return True
+    return False
+
+
+def _replaced(expr: Expr, stands: Mapping[Expr, Expr]) -> Expr:
+    if expr in stands:
+        return stands[expr]
+    if isinstance(expr, Call):
+        return Call(expr.op, tuple(_replaced(a, stands) for a in expr.args), expr.dtype)
+    return expr

@@ -1,0 +1,91 @@
+"""Rows of a large array that lie far apart are asked for a tile ahead; nothing else is, and no result changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.ir.expr import Affine, Axis, affine
+from graphc.ir.node import Node, make
+from graphc.ops import linalg
+from graphc.runtime.cpu import jit
+from graphc.runtime.cpu.llvm import print_kernel
+from graphc.runtime.cpu.target import by_name
+from graphc.runtime.loop.interp import run, run_nest
+from graphc.runtime.loop.ir import Buffer, For, Kernel, Load, Offset, Prefetch, Store
+from graphc.runtime.loop.lower import lower_node
+from graphc.runtime.loop.schedule.cpu import schedule_cpu
+from graphc.runtime.loop.text import kernel_text
+from graphc.runtime.loop.verify import verify
+from graphc.types import float32
+from tests.runtime.cpu.harness import RUNNABLE, run_native
+from tests.runtime.cpu.test_scheduled import arrays_for, conv, given
+
+AVX512 = by_name("x86-64-v4")
+
+
+def test_a_prefetch_may_lie_outside_of_the_buffer() -> None:
+    x, y, i = Buffer("x", float32, 8), Buffer("y", float32, 8), Axis("i", 8)
+    body = (
+        Prefetch(x, affine(i) * 100000 + 7),
+        Prefetch(x, Affine((), -(1 << 40))),
+        Store(y, Offset(affine(i)), Load(x, Offset(affine(i)))),
+    )
+    kernel = Kernel("ahead", (x, y), (For(i, "serial", body),))
+    verify(kernel)
+    arrays = {"x": np.arange(8, dtype=np.float32), "y": np.zeros(8, np.float32)}
+    for target in RUNNABLE:
+        status, found = run_native(kernel, arrays, target)
+        assert status == 0
+        np.testing.assert_array_equal(found["y"], arrays["x"])
+    assert run(kernel, arrays) == 0
+    np.testing.assert_array_equal(arrays["y"], arrays["x"])
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels", "padding"),
+    [((1, 40, 64, 75), (20, 40, 1, 1), 0), ((2, 256, 31, 33), (7, 256, 1, 1), 0), ((1, 3, 250, 301), (8, 3, 3, 3), 1)],
+)
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_convolutions_of_images_that_no_cache_holds(
+    target: str, size: tuple[int, ...], pixels: tuple[int, ...], padding: int
+) -> None:
+    nest = lower_node(conv(size, pixels, padding=padding))
+    arrays = arrays_for(nest)
+    wanted = {key: array.copy() for key, array in arrays.items()}
+    kernel = schedule_cpu(nest, by_name(target))
+    assert run_nest(nest, wanted) == run_native(kernel, arrays, target)[0] == 0
+    found = run_native(kernel, arrays, target)[1]
+    for key, array in wanted.items():
+        np.testing.assert_allclose(found[key], array, rtol=1e-4, atol=1e-4)
+
+
+def product(m: int, n: int, k: int) -> Node:
+    return make(linalg.MATMUL, (given(0, m, k), given(1, k, n)), {})
+
+
+@pytest.mark.parametrize(
+    ("node", "asked"),
+    [
+        (conv((8, 256, 56, 56), (64, 256, 1, 1)), ["p0"]),  # one image is 3 MB, its channels lie 12 KB apart
+        (conv((1, 256, 8, 8), (64, 256, 1, 1)), []),  # 64 KB
+        (product(32, 4000, 300), ["p1"]),
+        (product(32, 4096, 300), []),  # packed
+        (product(64, 64, 64), []),
+    ],
+)
+def test_what_is_asked_for_ahead(node: Node, asked: list[str]) -> None:
+    kernel = schedule_cpu(lower_node(node), AVX512)
+    lines = [line.split() for line in kernel_text(kernel).splitlines()]
+    names = {words[1].partition("[")[0] for words in lines if words[0] == "prefetch"}
+    assert sorted(names) == asked
+    listing = jit.assembly(print_kernel(kernel, AVX512), AVX512)
+    assert ("prefetcht1" in listing) == bool(asked)
+
+
+def test_the_next_tile_is_asked_for_by_whole_lines() -> None:
+    """Two vectors of a channel's pixels make a tile: 32 floats further on lies the next one, two lines of 16."""
+    text = kernel_text(schedule_cpu(lower_node(conv((8, 256, 56, 56), (64, 256, 1, 1))), AVX512))
+    first = next(line.strip() for line in text.splitlines() if "prefetch" in line)
+    assert first == "prefetch p0[802816*i0_block + 32*i2_block + 3136*j0 + 47]"
+    assert first.replace("47", "63") in text
