@@ -13,11 +13,12 @@ from math import prod
 from graphc.ir.expr import Affine, Axis, Call, Index
 from graphc.runtime.loop.ir import Alloc, Block, Buffer, Expr, For, Let, Load, Offset, Prefetch, Stmt, Store, Var
 
-from .columns import CACHED, FAR
+from .columns import FAR
 from .cost import StageFacts
 from .rewrite import Rewriter, parts
 from .tile import Tile, loops
 
+MEMORY = 8 << 20  # bytes of an array that may come from beyond the last cache, whose latency others' work hides
 Step = Callable[[Expr, Tile], Stmt]  # folds a value in, at one point of a tile
 
 
@@ -75,7 +76,7 @@ def staged_registers(order: Sequence[Axis], depends: Sequence[frozenset[Axis]]) 
 
 
 def ahead(facts: StageFacts, sizes: Mapping[Axis, int], rewriter: Rewriter) -> dict[Load, int]:
-    """The loads whose every step goes to another part of an array that no cache holds, rewritten; with the distance
+    """The loads whose every step goes to another part of an array that lies in memory, rewritten; with the distance
     to what the next tile needs of it.
 
     sizes: points of each outer axis in a tile, outermost first.
@@ -84,7 +85,7 @@ def ahead(facts: StageFacts, sizes: Mapping[Axis, int], rewriter: Rewriter) -> d
     for load in {p: None for fold in facts.stage.folds for p in parts(fold.value) if isinstance(p, Load)}:
         itemsize, at = load.dtype.itemsize, load.offset.affine
         steps = [abs(at.coefficient(axis)) * itemsize for axis in facts.stage.axes if at.coefficient(axis)]
-        if load.offset.dynamic or min(steps, default=0) < FAR or load.buffer.size * itemsize <= CACHED:
+        if load.offset.dynamic or min(steps, default=0) < FAR or load.buffer.size * itemsize <= MEMORY:
             continue
         moving = [axis for axis, size in sizes.items() if size < axis.extent and at.coefficient(axis)]
         new = rewriter.expr(load)
