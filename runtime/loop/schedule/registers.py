@@ -47,7 +47,7 @@ def register_tiles(
     for vectors in range(1, min(MOST_VECTORS, chunks) + 1):
         for rows in options:
             count = prod(size for _, size in rows)
-            staged = model.staged(rows) * vectors
+            staged = model.staged(rows, vectors)
             if (vectors * count * max(1, len(stage.folds)) + staged) * wide + 1 > room and (rows or vectors > 1):
                 continue
             if rows and vectors * count * facts.arithmetic / SIMPLE > MOST_CODE:
@@ -85,11 +85,11 @@ class _Model:
                 price += MASK
             self.loads.append((price, fills, frozenset(axis for axis in outer if load.depends(axis))))
 
-    def staged(self, rows: Rows) -> int:
-        """Registers, for one vector of lanes, that hold what several rows use."""
+    def staged(self, rows: Rows, vectors: int) -> int:
+        """Registers that hold what several rows use, and one for what changes from row to row."""
         size = dict(rows)
         counts = [prod(size[a] for a in size if a in axes) for _, fills, axes in self.loads if fills]
-        return min(counts, default=0) + (1 if len(counts) > 1 or len(counts) < len(self.loads) else 0)
+        return min(counts, default=0) * vectors + (1 if len(counts) > 1 or len(counts) < len(self.loads) else 0)
 
     def cost(self, vectors: int, rows: Rows) -> float:
         tiles = prod(self.extents.values())

@@ -129,6 +129,8 @@ def test_an_element_does_not_depend_on_its_place(target: str, op: str, dtype: DT
         ("x86-64-v4", lambda: make(linalg.MATMUL, (given(0, 64, 800), given(1, 800, 500)), {})),
         ("x86-64-v4", lambda: conv((64, 20, 12, 12), (50, 20, 5, 5))),
         ("x86-64-v4", lambda: product_nt(64, 10, 500)),  # lanes along the depth, and some left over
+        ("x86-64-v4", lambda: make(linalg.MATMUL, (given(0, 56, 256), given(1, 256, 512)), {})),
+        ("x86-64-v3", lambda: make(linalg.MATMUL, (given(0, 28, 256), given(1, 256, 512)), {})),
         ("x86-64-v3", lambda: make(linalg.MATMUL, (given(0, 256, 256), given(1, 256, 256)), {})),
         ("x86-64-v3", lambda: conv((64, 20, 12, 12), (50, 20, 5, 5))),
     ],

@@ -172,6 +172,13 @@ def test_a_product_keeps_its_sums_in_registers(name: str, ta: bool, tb: bool) ->
             assert statement.buffer.space == "scratch"
 
 
+@pytest.mark.parametrize(("name", "rows", "columns"), [("x86-64-v4", 14, 32), ("x86-64-v3", 6, 16)])
+def test_a_tile_fills_the_registers(name: str, rows: int, columns: int) -> None:
+    """All but those of one row of vectors, a broadcast number and one to spare."""
+    plan = choose(analyse(collapse(product(28, 512, 256, False, False)), TARGETS[name]), TARGETS[name])
+    assert ([size for _, size in plan.rows], plan.block) == ([rows], columns)
+
+
 def update(m: int, n: int, k: int, ta: bool) -> Nest:
     """A product that is a gradient, and the optimiser's update of two arrays with it."""
     a, b, moment, weight = inputs((k, m) if ta else (m, k), (k, n), (m, n), (m, n))
