@@ -11,7 +11,7 @@ from pathlib import Path
 from . import chains, latency, memory
 from .libraries import LIBRARIES, installed
 from .measure import ROUNDS
-from .report import markdown, plot, row, write_json
+from .report import markdown, merged, plot, read_json, row, write_json
 from .suite import chosen, measured
 from .work import LINES
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--list", action="store_true", help="the works, without running them")
-    parser.add_argument("--json", type=Path, help="write every round's times there")
+    parser.add_argument("--json", type=Path, help="write every round's times there; works that it has already are kept")
     parser.add_argument("--plot", type=Path, help="draw the ratios there (PNG or SVG)")
     parser.add_argument("--chains", action="store_true", help="compile time against the length of the graph instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of training steps instead of times")
@@ -56,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{options.threads} threads; time per call, ratio to the best peer (80 % of rounds), share of the limit, peers"
     )
-    outcomes = []
+    outcomes = read_json(options.json, options.threads) if options.json and options.json.exists() else []
     for outcome in measured(selected, libraries, options.threads, options.dtype, options.rounds, _tell):
-        outcomes.append(outcome)
         print("\r\033[K" * sys.stderr.isatty() + row(outcome), flush=True)
+        outcomes = merged(outcomes, [outcome])
+        if options.json:
+            write_json(outcomes, options.threads, options.json)
     print("\n" + markdown(outcomes))
-    if options.json:
-        write_json(outcomes, options.threads, options.json)
     if options.plot:
         plot(outcomes, options.plot)
 

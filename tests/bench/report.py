@@ -10,7 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .suite import Outcome
+from .measure import Times
+from .suite import Outcome, all_works
 from .work import LINES
 
 PACKAGES = ("numpy", "torch", "jax", "numba", "pytensor", "llvmlite")
@@ -96,6 +97,27 @@ def write_json(outcomes: Sequence[Outcome], threads: int, path: Path) -> None:
         ],
     }  # fmt: skip
     path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def read_json(path: Path, threads: int) -> list[Outcome]:
+    """What `write_json` wrote of works that the suite still has. Raises ValueError for another number of threads."""
+    document = json.loads(path.read_text())
+    if document["threads"] != threads:
+        raise ValueError(f"{path} has times on {document['threads']} threads, not {threads}: name another file")
+    works = {work.name: work for work in all_works()}
+    return [
+        Outcome(
+            works[o["name"]], o["dtype"], o["ours"], Times(o["seconds"]), o["limit"], o["difference"], o["failed"]
+        )
+        for o in document["works"]
+        if o["name"] in works
+    ]  # fmt: skip
+
+
+def merged(before: Sequence[Outcome], now: Sequence[Outcome]) -> list[Outcome]:
+    """Those of `now`, and those of `before` whose works it hasn't, in the order of the table."""
+    latest = {outcome.work.name: outcome for outcome in (*before, *now)}
+    return [latest[work.name] for work in all_works() if work.name in latest]
 
 
 def plot(outcomes: Sequence[Outcome], path: Path) -> None:

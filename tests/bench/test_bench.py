@@ -14,7 +14,7 @@ import pytest
 from . import chains, latency, memory
 from .libraries import installed
 from .measure import Times
-from .report import duration, lines, markdown, plot, row, write_json
+from .report import duration, lines, markdown, merged, plot, read_json, row, write_json
 from .suite import Outcome, all_works, check, chosen, difference
 from .work import LINES, Work
 from .works import KINDS
@@ -70,6 +70,11 @@ def test_the_table(tmp_path: Path) -> None:
     write_json(outcomes, 2, tmp_path / "out.json")
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["works"][1]["seconds"]["torch"] == [16e-3] * 3
+    (again, other) = merged(read_json(tmp_path / "out.json", 2), [outcome(1e-3, 9e-3, second)])
+    assert (again.work, again.times, again.failed) == (first, outcomes[0].times, outcomes[0].failed)
+    assert (other.work, other.ratio) == (second, pytest.approx(9.0))
+    with pytest.raises(ValueError, match="on 2 threads, not 1"):
+        read_json(tmp_path / "out.json", 1)
     plot(outcomes, tmp_path / "out.png")
     assert (tmp_path / "out.png").stat().st_size > 1000
 
