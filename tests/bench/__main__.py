@@ -56,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{options.threads} threads; time per call, ratio to the best peer (80 % of rounds), share of the limit, peers"
     )
-    outcomes = read_json(options.json, options.threads) if options.json and options.json.exists() else []
+    try:
+        outcomes = read_json(options.json, options.threads) if options.json and options.json.exists() else []
+    except ValueError as error:
+        parser.error(str(error))
     for outcome in measured(selected, libraries, options.threads, options.dtype, options.rounds, _tell):
         print("\r\033[K" * sys.stderr.isatty() + row(outcome), flush=True)
         outcomes = merged(outcomes, [outcome])
