@@ -19,8 +19,9 @@ from graphc.errors import DeviceError
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 
+from .cache import disk_cache
 from .cpu.jit import Compilation
-from .executable import build
+from .executable import build, key_of
 from .timing import Times, timed
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Run = Callable[..., list[Array]]
+
+
+class Order(abc.ABC):
+    """A traced graph to be compiled, now or later. state: output number -> number of the input that it overwrites."""
+
+    def __init__(self, graph: Graph, state: Mapping[int, int]) -> None:
+        self.graph = graph
+        self.state = dict(state)
+
+    @property
+    @abc.abstractmethod
+    def ready(self) -> bool:
+        """Whether its machine code seems to be in the cache, so that build() takes milliseconds."""
+
+    @abc.abstractmethod
+    def build(self, seconds: Times) -> Run:
+        """As Backend.build."""
 
 
 class Backend(abc.ABC):
@@ -51,6 +69,10 @@ class Backend(abc.ABC):
         seconds is told how long each part took.
         """
 
+    def order(self, graph: Graph, state: Mapping[int, int]) -> Order | None:
+        """What build() would make, to be made in the background. None where that can't be, or shouldn't."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class CpuBackend(Backend):
@@ -72,14 +94,39 @@ class CpuBackend(Backend):
 
     def build(self, graph: Graph, state: Mapping[int, int], seconds: Times) -> Run:
         with timed(seconds, "build"):
-            inputs, outputs = [n.type for n in graph.inputs], [n.type for n in graph.outputs]
-            content = print_graph(graph) + (f"\nsearch {self.search}" if self.search else "")
+            return _CpuOrder(graph, state, self).made(seconds)
 
-            def make(compilation: Compilation) -> Program:
-                planned: Program = self.compiler.make(graph, state, seconds, self.search, compilation)
-                return planned
+    def order(self, graph: Graph, state: Mapping[int, int]) -> Order | None:
+        return None if self.search else _CpuOrder(graph, state, self)  # what measures wants the machine to itself
 
-            return build(content, inputs, outputs, state, make)
+
+class _CpuOrder(Order):
+    """The CPU's. The text that decides the machine code is written once."""
+
+    def __init__(self, graph: Graph, state: Mapping[int, int], backend: CpuBackend) -> None:
+        super().__init__(graph, state)
+        self._backend = backend
+        search = f"\nsearch {backend.search}" if backend.search else ""
+        inputs, outputs = [n.type for n in graph.inputs], [n.type for n in graph.outputs]
+        self._told = (print_graph(graph) + search, inputs, outputs, state)
+
+    @property
+    def ready(self) -> bool:
+        return disk_cache().has(key_of(*self._told))
+
+    def build(self, seconds: Times) -> Run:
+        with timed(seconds, "build"):
+            return self.made(seconds)
+
+    def made(self, seconds: Times) -> Run:
+        """The program, not timed as a whole."""
+        backend = self._backend
+
+        def make(compilation: Compilation) -> Program:
+            planned: Program = backend.compiler.make(self.graph, self.state, seconds, backend.search, compilation)
+            return planned
+
+        return build(*self._told, make)
 
 
 class CudaBackend(Backend):

@@ -50,9 +50,9 @@ class Task(Generic[T]):
                 self._error = error
             self._make = None
 
-    def begin(self) -> None:
-        """Have the thread behind compute it, when its turn comes."""
-        _here.behind.add(self._run)
+    def begin(self, urgent: bool = False) -> None:
+        """Have the thread behind compute it, when its turn comes. urgent: before what others wait for."""
+        _here.behind.add(self._run, urgent)
 
 
 class _Behind:
@@ -64,11 +64,14 @@ class _Behind:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def add(self, run: Callable[[], None]) -> None:
+    def add(self, run: Callable[[], None], urgent: bool) -> None:
         with self._lock:
             if self._closed:
                 return
-            self._waiting.append(run)
+            if urgent:
+                self._waiting.appendleft(run)
+            else:
+                self._waiting.append(run)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="graphc-compile", daemon=True)
                 self._thread.start()

@@ -101,6 +101,10 @@ class DiskCache:
     def folder(self) -> Path | None:
         return self._folder
 
+    def has(self, key: str) -> bool:
+        """Whether there seems to be an entry of that key; get() tells whether it is whole."""
+        return self._folder is not None and (self._folder / f"{key}{_SUFFIX}").exists()
+
     def get(self, key: str) -> Entry | None:
         """The entry of that key; None if there is none that is whole, and the user's own."""
         if self._folder is None:

@@ -8,6 +8,7 @@
 
 A compiled function keeps one Specialisation for each kind of arguments (structure, shapes, dtypes, Python
 values) and each state of what the trace read besides. A call whose guards all fail traces again, and says why.
+Where only the arrays' sizes are new, the program is made in the background (runtime/meanwhile.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy.typing as npt
 from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
 from graphc.errors import AliasError, ArgumentError, TraceError
 from graphc.guards import Guard, Never
+from graphc.ir.graph import Graph
 from graphc.primitive import Primitive
 from graphc.records import about_to_write, recording, written
 from graphc.tape import record
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from graphc.passes.pipeline import Step
 
     from .explain import Explanation
+    from .meanwhile import Meanwhile
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +62,8 @@ class Specialisation:
     """One traced and compiled form of the function.
 
     tracked: whether an input requires a gradient (of every call's: kinds of arguments and guards say so).
+    waiting: what `run` is while the program is being compiled in the background. maker: gives what computes a
+    derivative's graph.
     """
 
     trace: Trace
@@ -66,13 +71,15 @@ class Specialisation:
     run: Run
     tracked: bool
     seconds: dict[str, float] = field(default_factory=dict)
+    waiting: Meanwhile | None = None
+    maker: Callable[[Graph], Run] | None = None
     gradients: CompiledGraph | None = None
     # ids of captured tensors that the call changes: none of them may come in as an argument too
     exclusive: frozenset[int] = field(init=False)
     once: bool = field(init=False)  # the function changed what it reads: serves only the call it was traced for
     lasting: list[Tensor] = field(init=False)  # captured tensors that the call writes to
     passing: list[Source] = field(init=False)  # what else it writes to
-    calls: int = 0  # that went the long way
+    calls: int = 0  # of the program, that went the long way
 
     def __post_init__(self) -> None:
         told = self.trace
@@ -88,6 +95,18 @@ class Specialisation:
         """The graph after tracing and after each pass. Runs the passes again: the graphs aren't kept."""
         ran: list[Step] = importlib.import_module("graphc.passes.pipeline").run(self.trace.graph)
         return ran
+
+    def settled(self) -> bool:
+        """Whether the program is there. If it was compiled in the background, it takes over here.
+
+        Raises what compiling it raised, at each call.
+        """
+        waiting = self.waiting
+        if waiting is not None:
+            if not waiting.done:
+                return False
+            self.run, self.waiting = waiting.program(), None
+        return True
 
     def failing(self) -> Guard | None:
         """The first guard that doesn't hold, or None."""
@@ -183,8 +202,11 @@ class Specialisation:
 
     def _primitive(self, output: int) -> Primitive:
         if self.gradients is None:
-            self.gradients = CompiledGraph(self.trace.graph, self.backend)
+            self.gradients = CompiledGraph(self.trace.graph, self.maker or self._built)
         return self.gradients.primitive(output)
+
+    def _built(self, graph: Graph) -> Run:
+        return self.backend.build(graph, {}, {})
 
 
 def _fetch(source: Source, leaves: Sequence[Any]) -> Array:
@@ -217,15 +239,33 @@ def _owner(source: Source, leaves: Sequence[Any]) -> Any:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """One compilation, for people. seconds: as it is told of them; waiting: as in Specialisation."""
+
+    reason: str
+    seconds: dict[str, float]
+    waiting: Meanwhile | None
+
+    def __str__(self) -> str:
+        took = f"{self.seconds['trace'] + self.seconds.get('build', 0.0):.3f} s"
+        if self.waiting is None:
+            return f"{self.reason} ({took})"
+        state = took if self.waiting.done else "not ready yet"
+        return f"{self.reason} (in the background: {state}; calls computed node by node: {self.waiting.calls})"
+
+
 class CompiledFunction(Generic[P, R]):
     """What `compile` returns: call it like the function. See explain() and graphs()."""
 
-    def __init__(self, function: Callable[P, R], backend: Backend) -> None:
+    def __init__(self, function: Callable[P, R], backend: Backend, background: bool = True) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._backend = backend
+        self._background = background
         self._kinds: dict[Any, list[Specialisation]] = {}
-        self._history: list[str] = []
+        self._sizeless: set[Any] = set()  # the same kinds, whatever the sizes of their arrays
+        self._history: list[Compilation] = []
         self._last: Specialisation | None = None
         self._tracing = threading.RLock()
         self._chains: dict[Structure, Chain] = {}
@@ -249,9 +289,10 @@ class CompiledFunction(Generic[P, R]):
             if result is not MISS:
                 return result  # type: ignore[no-any-return]
         found = self._find(leaves, structure)
-        found.calls += 1
-        if found.calls == 2:  # it comes back, so it may be worth while
-            self._shorten(found, leaves, structure)
+        if found.settled():
+            found.calls += 1
+            if found.calls == 2:  # it comes back, so it may be worth while
+                self._shorten(found, leaves, structure)
         return found(leaves)  # type: ignore[no-any-return]
 
     def _shorten(self, found: Specialisation, leaves: Sequence[Any], structure: Structure) -> None:
@@ -268,7 +309,8 @@ class CompiledFunction(Generic[P, R]):
             self._shortcut = chain.call
 
     def _find(self, leaves: list[Any], structure: Structure) -> Specialisation:
-        key = (structure, recording(), _repeated(leaves), *map(_kind, leaves))
+        general = structure, recording(), _repeated(leaves)
+        key = (*general, *map(_kind, leaves))
         try:
             known = self._kinds.setdefault(key, [])
         except TypeError:
@@ -289,24 +331,34 @@ class CompiledFunction(Generic[P, R]):
             if self._last is not None and self._last.once:
                 failures += [guard.explain() for guard in self._last.trace.guards if isinstance(guard, Never)][:1]
             reason = "; ".join(failures) or (_new_kind(leaves) if self._last is not None else "first call")
-            made = self._specialise(leaves, structure, reason)
+            sizeless = (*general, *map(_sizeless, leaves))
+            background = self._background and not known and sizeless in self._sizeless
+            made = self._specialise(leaves, structure, reason, background)
             self._last = made
             if not made.once:
+                self._sizeless.add(sizeless)
                 known.append(made)
                 del known[:-_KEPT]
             return made
 
-    def _specialise(self, leaves: list[Any], structure: Structure, reason: str) -> Specialisation:
+    def _specialise(
+        self, leaves: list[Any], structure: Structure, reason: str, background: bool = False
+    ) -> Specialisation:
         start = time.perf_counter()
         traced = trace(self._function, leaves, structure)
         seconds = {"trace": time.perf_counter() - start}
         backend = self._backend
-        run = backend.build(traced.graph, {output: number for number, output in traced.writes}, seconds)
         owners = [_owner(source, leaves) for source in traced.sources]
         tracked = any(isinstance(owner, Tensor) and owner.requires_grad for owner in owners)
-        made = Specialisation(traced, backend, run, tracked, seconds)
+        state = {output: number for number, output in traced.writes}
+        if background:
+            meanwhile = importlib.import_module("graphc.runtime.meanwhile")
+            run, waiting = meanwhile.begun(backend, traced.graph, state, seconds)
+            made = Specialisation(traced, backend, run, tracked, seconds, waiting, meanwhile.maker(backend))
+        else:
+            made = Specialisation(traced, backend, backend.build(traced.graph, state, seconds), tracked, seconds)
         name = getattr(self._function, "__qualname__", repr(self._function))
-        self._history.append(f"{reason} ({sum(seconds.values()):.3f} s)")
+        self._history.append(Compilation(reason, seconds, made.waiting))
         log.info("compiled %s: %s", name, self._history[-1])
         return made
 
@@ -326,7 +378,7 @@ class CompiledFunction(Generic[P, R]):
         steps = newest.steps()
         program = newest.backend.program(steps[-1].graph, state)
         report: Explanation = importlib.import_module("graphc.runtime.explain").explain(
-            newest.trace, steps, program, self._history, newest.seconds
+            newest.trace, steps, program, self.history, dict(newest.seconds)
         )
         return report
 
@@ -338,7 +390,7 @@ class CompiledFunction(Generic[P, R]):
     @property
     def history(self) -> tuple[str, ...]:
         """Why each compilation happened, and how long it took."""
-        return tuple(self._history)
+        return tuple(map(str, self._history))
 
 
 def _miss(leaves: tuple[Any, ...]) -> Any:
@@ -362,16 +414,33 @@ def _kind(x: Any) -> Any:
     return float if type(x) is float else (type(x), x)
 
 
+def _sizeless(x: Any) -> Any:
+    """_kind(x), whatever sizes an array has."""
+    match _kind(x):
+        case "tensor", shape, dtype, tracked, grad:
+            return "tensor", len(shape), dtype, tracked, None if grad is None else (len(grad[0]), grad[1])
+        case "array", shape, dtype:
+            return "array", len(shape), dtype
+        case kind:
+            return kind
+
+
 def _new_kind(leaves: Sequence[Any]) -> str:
     kinds = [f"{x.dtype.short}{list(x.shape)}" if isinstance(x, Tensor) else repr(x)[:40] for x in leaves]
     return f"other arguments: {', '.join(kinds)}"
 
 
 @overload
-def compile(function: Callable[P, R], *, device: str = ..., search: float = ...) -> CompiledFunction[P, R]: ...
+def compile(
+    function: Callable[P, R], *, device: str = ..., search: float = ..., background: bool = ...
+) -> CompiledFunction[P, R]: ...
 @overload
-def compile(*, device: str = ..., search: float = ...) -> Callable[[Callable[P, R]], CompiledFunction[P, R]]: ...
-def compile(function: Callable[..., Any] | None = None, *, device: str = "cpu", search: float = 0.0) -> Any:
+def compile(
+    *, device: str = ..., search: float = ..., background: bool = ...
+) -> Callable[[Callable[P, R]], CompiledFunction[P, R]]: ...
+def compile(
+    function: Callable[..., Any] | None = None, *, device: str = "cpu", search: float = 0.0, background: bool = True
+) -> Any:
     """Compile a function of tensors. Use as a decorator, or as `fast = compile(f)`.
 
     The function may close over tensors, models and optimizers, call backward() and optimizer.step(), write in
@@ -380,11 +449,18 @@ def compile(function: Callable[..., Any] | None = None, *, device: str = "cpu", 
 
     device: "cpu" or "cuda". search: seconds that each compilation may spend on measuring alternative kernels where the
     cost model can't decide; the choice is kept on disk. By default none: a few kernels already take over 0.1 s, and
-    another kernel may round sums otherwise. Raises DeviceError for another or an absent device, ArgumentError for a
+    another kernel may round sums otherwise.
+
+    background: whether a call that differs from an earlier one in the sizes of arrays alone may be computed at once,
+    node by node in NumPy, while its program is compiled in the background; it takes over when it is ready. Both compute
+    the same graph, but round otherwise, and when the program takes over depends on time: pass False where equal runs
+    must give equal bits. Then each new size waits for its program. (A search isn't made in the background.)
+
+    Raises DeviceError for another or an absent device, ArgumentError for a
     search that is no time, TraceError for code that can't be traced.
     """
     if not 0 <= search < math.inf:
         raise ArgumentError(f"compile: search is a number of seconds, at least 0, not {search!r}.")
     if function is None:
-        return functools.partial(compile, device=device, search=search)
-    return CompiledFunction(function, backend_for(device, search))
+        return functools.partial(compile, device=device, search=search, background=background)
+    return CompiledFunction(function, backend_for(device, search), background)

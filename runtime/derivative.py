@@ -7,7 +7,7 @@ output's tangent. So any order works, and each order is compiled when it is firs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from graphc.primitive import Primitive, Rule, Value
 from graphc.records import current_sweep
 from graphc.types import TensorType
 
-from .backend import Backend, Run
+from .backend import Run
 
 Array = npt.NDArray[Any]
 
@@ -30,10 +30,11 @@ Array = npt.NDArray[Any]
 class CompiledGraph:
     """A graph whose outputs are primitives of the tape. Nothing is written in place."""
 
-    def __init__(self, graph: Graph, backend: Backend, run: Run | None = None) -> None:
+    def __init__(self, graph: Graph, build: Callable[[Graph], Run]) -> None:
+        """build: gives what computes a graph."""
         self._graph = graph
-        self._backend = backend
-        self._run = run
+        self._build = build
+        self._run: Run | None = None
         self._primitives: dict[int, Primitive] = {}
         self._gradients: dict[int, CompiledGraph] = {}
         self._tangents: dict[int, CompiledGraph] = {}
@@ -59,7 +60,7 @@ class CompiledGraph:
         if last is not None and last[0] == sweep and all(a is b for a, b in zip(last[1], arrays, strict=True)):
             return last[2]
         if self._run is None:
-            self._run = self._backend.build(self._graph, {}, {})
+            self._run = self._build(self._graph)
         results = self._run(*[np.asarray(a) for a in arrays])
         if sweep:
             self._last = (sweep, tuple(arrays), results)
@@ -82,7 +83,7 @@ class CompiledGraph:
             moving = [x for x in self._graph.inputs if x.type.dtype.kind == "f"]
             seeds = [fresh_input(f"tangent{i}", x.type) for i, x in enumerate(moving)]
             made = make(TANGENT, (self._graph.outputs[output], *moving, *seeds), {})
-            self._tangents[output] = CompiledGraph(Graph((*self._graph.inputs, *seeds), [made]), self._backend)
+            self._tangents[output] = CompiledGraph(Graph((*self._graph.inputs, *seeds), [made]), self._build)
         ts = [
             zeros_as(x, node.type.dtype) if t is None else t
             for t, x, node in zip(tangents, xs, self._graph.inputs, strict=True)
@@ -96,5 +97,5 @@ class CompiledGraph:
             seed = fresh_input("seed", TensorType(y.type.shape, y.type.dtype))
             floating = [x if x.type.dtype.kind == "f" else None for x in self._graph.inputs]
             outputs = [seed if x is None else make(GRADIENT, (y, seed, x), {}) for x in floating]
-            self._gradients[output] = CompiledGraph(Graph((*self._graph.inputs, seed), outputs), self._backend)
+            self._gradients[output] = CompiledGraph(Graph((*self._graph.inputs, seed), outputs), self._build)
         return self._gradients[output]

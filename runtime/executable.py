@@ -131,6 +131,43 @@ class Interface:
         return interface, code
 
 
+def checked_arguments(wanted: Sequence[Argument], arrays: Sequence[Any]) -> list[Array]:
+    """What a call is given as arrays of the declared types. Raises as Executable.__call__ says."""
+    if len(arrays) != len(wanted):
+        raise ArgumentError(f"the compiled function takes {len(wanted)} arrays, not {len(arrays)}.")
+    return [_checked(i, want, array) for i, (want, array) in enumerate(zip(wanted, arrays, strict=True))]
+
+
+def _checked(i: int, want: Argument, value: Any) -> Array:
+    who = f"argument {i} of the compiled function"
+    if want.role == STATE and not isinstance(value, np.ndarray):
+        raise ArgumentError(f"{who} is written in place: it must be an array, not {type(value).__name__}.")
+    if (
+        not want.shape
+        and isinstance(value, bool | int | float)
+        and np.result_type(value, want.dtype.numpy) == want.dtype.numpy
+    ):
+        return np.asarray(value, want.dtype.numpy)
+    array = np.asarray(value)
+    if array.dtype != want.dtype.numpy:
+        raise DTypeError(f"{who}: dtype {array.dtype} instead of {want.dtype.name}. Convert with .astype(...).")
+    if array.shape != want.shape:
+        raise ShapeError(f"{who}: shape {array.shape} instead of {want.shape}.")
+    if want.role == STATE and not array.flags.writeable:
+        raise ArgumentError(f"{who} is written in place, but its memory is read-only. Give a copy.")
+    return array
+
+
+def refuse_shared(states: Mapping[int, Array]) -> None:
+    """Raises AliasError if two states share memory: which write comes last would decide the result."""
+    for i, j in combinations(states, 2):
+        if np.shares_memory(states[i], states[j]):
+            raise AliasError(
+                f"arguments {i} and {j} of the compiled function are both written, but share memory. "
+                "Give each its own array."
+            )
+
+
 class _Frame:
     """What one call in flight needs for itself: the arena and the record of pointers."""
 
@@ -253,7 +290,7 @@ class Executable:
     ) -> tuple[tuple[Array, ...], int]:
         """The careful way: convert and copy what the gate refused, run, and bring state home."""
         frame.record.forget()
-        given = [self._checked(i, array) for i, array in enumerate(self._counted(arrays))]
+        given = checked_arguments(self.interface.arguments[: self._takes], arrays)
         ready = self._apart([_dense(array) for array in given], given)
         for i, array in enumerate((*ready, *fresh)):
             frame.record.table[i] = array.ctypes.data
@@ -268,44 +305,13 @@ class Executable:
     def _states(self) -> Iterator[int]:
         return (i for i, a in enumerate(self.interface.arguments) if a.role == STATE)
 
-    def _counted(self, arrays: Sequence[Array]) -> Sequence[Array]:
-        if len(arrays) != self._takes:
-            raise ArgumentError(f"the compiled function takes {self._takes} arrays, not {len(arrays)}.")
-        return arrays
-
-    def _checked(self, i: int, value: Any) -> Array:
-        """The value as an array of the declared type. Raises as __call__ says."""
-        want = self.interface.arguments[i]
-        who = f"argument {i} of the compiled function"
-        if want.role == STATE and not isinstance(value, np.ndarray):
-            raise ArgumentError(f"{who} is written in place: it must be an array, not {type(value).__name__}.")
-        if (
-            not want.shape
-            and isinstance(value, bool | int | float)
-            and np.result_type(value, want.dtype.numpy) == want.dtype.numpy
-        ):
-            return np.asarray(value, want.dtype.numpy)
-        array = np.asarray(value)
-        if array.dtype != want.dtype.numpy:
-            raise DTypeError(f"{who}: dtype {array.dtype} instead of {want.dtype.name}. Convert with .astype(...).")
-        if array.shape != want.shape:
-            raise ShapeError(f"{who}: shape {array.shape} instead of {want.shape}.")
-        if want.role == STATE and not array.flags.writeable:
-            raise ArgumentError(f"{who} is written in place, but its memory is read-only. Give a copy.")
-        return array
-
     def _apart(self, ready: list[Array], given: Sequence[Array]) -> list[Array]:
         """`ready` with copies of the inputs that share memory with state: they keep the values from before the call.
 
         Raises AliasError if two states share memory: which write comes last would decide the result.
         """
         states = list(self._states())
-        for i, j in combinations(states, 2):
-            if np.shares_memory(given[i], given[j]):
-                raise AliasError(
-                    f"arguments {i} and {j} of the compiled function are both written, but share memory. "
-                    "Give each its own array."
-                )
+        refuse_shared({i: given[i] for i in states})
         return [
             array.copy()
             if self.interface.arguments[i].role == INPUT and any(np.may_share_memory(array, ready[j]) for j in states)
@@ -336,6 +342,20 @@ def _picker(results: Sequence[int]) -> Callable[[tuple[Array, ...]], list[Array]
     return lambda every: list(pick(every))
 
 
+def key_of(
+    content: str,
+    inputs: Sequence[TensorType],
+    outputs: Sequence[TensorType],
+    state: Mapping[int, int],
+    target: Target | None = None,
+    options: jit.Options | None = None,
+) -> str:
+    """The key of what build() makes, in the cache."""
+    target, options = target or host(), options or jit.Options()
+    types = " ".join(map(str, (*inputs, "->", *outputs, *sorted(state.items()))))
+    return content_key("program", content, types, source_digest(), jit.version(), target.key, options.key)
+
+
 def build(
     content: str,
     inputs: Sequence[TensorType],
@@ -357,8 +377,7 @@ def build(
     target, options = target or host(), options or jit.Options()
     if not target.runs_here():
         raise CompileError(f"code for {target.triple}, {target.cpu} can't run on this machine.")
-    types = " ".join(map(str, (*inputs, "->", *outputs, *sorted(state.items()))))
-    key = content_key("program", content, types, source_digest(), jit.version(), target.key, options.key)
+    key = key_of(content, inputs, outputs, state, target, options)
     fresh = False
 
     def made() -> tuple[dict[str, Any], bytes]:

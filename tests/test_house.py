@@ -32,7 +32,10 @@ EXTRAS = ("platformdirs", "rich", "tqdm")
 # The compiler's own parts: imported when something must be compiled, since a call whose machine code is cached
 # takes less time than importing them. They obey the floors like any other import.
 LATE = frozenset(
-    {"graphc.passes.pipeline", "graphc.runtime.cpu.build", "graphc.runtime.cuda.build", "graphc.runtime.explain"}
+    {
+        *("graphc.passes.pipeline", "graphc.runtime.cpu.build", "graphc.runtime.cuda.build"),
+        *("graphc.runtime.explain", "graphc.runtime.meanwhile", "graphc.runtime.worker"),
+    }
 )
 
 

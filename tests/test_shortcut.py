@@ -90,7 +90,7 @@ def test_what_the_arguments_may_not_be() -> None:
 
 
 def test_each_form_has_a_record_and_old_ones_are_dropped() -> None:
-    compiled = gc.compile(lambda x: x.sum() * 2)
+    compiled = gc.compile(lambda x: x.sum() * 2, background=False)
     given = [T(np.ones(n)) for n in range(1, 15)]
     for _ in range(3):
         for n, x in enumerate(given, 1):

@@ -1,0 +1,122 @@
+"""A graph computed node by node in NumPy: what a compiled function runs while its program isn't ready yet.
+
+Slower than a program by several times, but ready at once: a program takes tenths of a second to be planned and
+compiled, the nodes of a training step take hundredths to be computed. It is called as an Executable is, refuses what
+that refuses, and leaves the same state behind; results differ by rounding.
+
+What keeps it quick: elementwise results are written over operands that nobody reads again (fresh memory costs more
+than the arithmetic does), and products of matrices run on graphc's own threads (see arrays.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from graphc.ir.graph import Graph
+from graphc.ir.node import CONSTANT, INPUT, Node
+from graphc.primitive import Fact
+from graphc.records import thread
+
+from .arrays import namespace
+from .cpu import gate
+from .executable import Argument, checked_arguments, refuse_shared
+
+Array = npt.NDArray[Any]
+
+
+class _Step(NamedTuple):
+    """One node. operands, result: slots of values. over: the slot of a dying operand that the result may be written
+    over, -1 for none. dead: slots that nobody reads after this."""
+
+    function: Callable[..., Any]
+    operands: tuple[int, ...]
+    attrs: Mapping[str, Any]
+    result: int
+    over: int
+    dead: tuple[int, ...]
+
+
+class Nodewise:
+    """A callable on the arrays of a graph's inputs that gives its outputs' arrays. The graph has no marks left.
+
+    state: output number -> number of the input that it overwrites. Any number of threads may call it at once.
+    """
+
+    def __init__(self, graph: Graph, state: Mapping[int, int]) -> None:
+        written = set(state.values())
+        self._arguments = [
+            Argument(node.dtype, node.shape, gate.STATE if i in written else gate.INPUT)
+            for i, node in enumerate(graph.inputs)
+        ]
+        self._state = dict(state)
+        slots: dict[Node, int] = {}
+        for node in (*graph.inputs, *graph.nodes):
+            slots.setdefault(node, len(slots))
+        self._slots = len(slots)
+        self._constants = [(slots[n], n.attrs["value"].array) for n in graph.nodes if n.op is CONSTANT]
+        self._steps = _steps(graph, slots)
+        self._outputs = [slots[n] for n in graph.outputs]
+
+    def __call__(self, *arrays: Any) -> list[Array]:
+        """As Executable.__call__, and raises what that raises. Nothing is written before all is computed."""
+        given = checked_arguments(self._arguments, arrays)
+        refuse_shared({i: given[i] for i in self._state.values()})
+        values: list[Any] = [*given, *[None] * (self._slots - len(given))]
+        for slot, array in self._constants:
+            values[slot] = array
+        thread.modes.quiet.copy().run(_run, self._steps, values)
+        found = self._apart(given, [np.asarray(values[slot]) for slot in self._outputs])
+        for output, source in self._state.items():
+            given[source][...] = found[output]
+            found[output] = given[source]
+        return found
+
+    def _apart(self, given: Sequence[Array], found: Sequence[Array]) -> list[Array]:
+        """The results, each dense, in memory that neither an argument nor a constant nor another result has."""
+        taken = {id(x) for x in given}
+        results: list[Array] = []
+        for array in found:
+            own = array.flags.owndata and array.flags.writeable and array.flags.c_contiguous
+            results.append(array if own and id(array) not in taken else array.copy("C"))
+            taken.add(id(array))
+        return results
+
+
+def _run(steps: Sequence[_Step], values: list[Any]) -> None:
+    for function, operands, attrs, result, over, dead in steps:
+        read = [values[slot] for slot in operands]
+        if over >= 0:
+            values[result] = function(*read, out=values[over])
+        else:
+            values[result] = function(*read, **attrs)
+        for slot in dead:
+            values[slot] = None
+
+
+def _steps(graph: Graph, slots: Mapping[Node, int]) -> list[_Step]:
+    last: dict[Node, Node] = {}
+    for node in graph.nodes:
+        last.update(dict.fromkeys(node.inputs, node))
+    kept = {*graph.inputs, *graph.outputs}
+    own: set[Node] = set()  # results of ufuncs, of which no view can have been taken
+    steps: list[_Step] = []
+    for node in graph.nodes:
+        if node.op in (INPUT, CONSTANT):
+            continue
+        operands = tuple([slots[x] for x in node.inputs])
+        dying = [x for x in dict.fromkeys(node.inputs) if last[x] is node and x not in kept and x.op is not CONSTANT]
+        function, over = node.op.ufunc, -1
+        if function is None or Fact.CONTRACTION in node.op.facts:
+            function = partial(node.op.eval, namespace)
+            own.difference_update(node.inputs)
+        elif node.shape:  # a ufunc's result without dimensions is no array
+            over = next((slots[x] for x in dying if x in own and x.type == node.type), -1)
+            own.add(node)
+        dead = tuple([slots[x] for x in dying])
+        steps.append(_Step(function, operands, node.attrs, slots[node], over, dead))
+    return steps
