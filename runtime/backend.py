@@ -21,6 +21,7 @@ from graphc.ir.text import print_graph
 
 from .cache import disk_cache
 from .cpu.jit import Compilation
+from .cpu.library import begin_library
 from .executable import build, key_of
 from .timing import Times, timed
 
@@ -58,6 +59,9 @@ class Backend(abc.ABC):
     def compiler(self) -> ModuleType:
         """The module that compiles for this device, imported when first asked for."""
 
+    def begin(self) -> None:
+        """Told before a function is traced: something may be started that compiling it will need."""
+
     @abc.abstractmethod
     def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
         """What a call of this (fused) graph runs. state: output number -> number of the input it overwrites."""
@@ -87,6 +91,9 @@ class CpuBackend(Backend):
     @property
     def compiler(self) -> ModuleType:
         return importlib.import_module("graphc.runtime.cpu.build")
+
+    def begin(self) -> None:
+        begin_library()
 
     def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
         planned: Program = self.compiler.program(graph, state, self.search)

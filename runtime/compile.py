@@ -345,6 +345,7 @@ class CompiledFunction(Generic[P, R]):
         self, leaves: list[Any], structure: Structure, reason: str, background: bool = False
     ) -> Specialisation:
         start = time.perf_counter()
+        self._backend.begin()
         traced = trace(self._function, leaves, structure)
         seconds = {"trace": time.perf_counter() - start}
         backend = self._backend

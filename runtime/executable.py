@@ -23,7 +23,7 @@ from graphc.runtime.blocks import KEEP, Block, Lender
 from graphc.runtime.cache import DiskCache, content_key, disk_cache, source_digest
 from graphc.runtime.cpu import gate, jit
 from graphc.runtime.cpu.gate import INPUT, OUTPUT, STATE
-from graphc.runtime.cpu.library import library, load
+from graphc.runtime.cpu.library import begin_shortcut, library, load
 from graphc.runtime.cpu.target import Target, host
 from graphc.types import DType, Shape, TensorType, dtype_of
 
@@ -384,9 +384,12 @@ def build(
         nonlocal fresh
         fresh = True
         with jit.Compilation(target, options, prepare=library) as compilation:
+            compilation.warm_up()
             interface = Interface.of(make(compilation), inputs, outputs, state)
             return interface.pack(compilation.result())
 
     entry = (cache if cache is not None else disk_cache()).get_or_make(key, made)
     interface, code = Interface.unpack(entry.metadata, entry.payload)
-    return Executable(interface, code, from_cache=not fresh)
+    made_ready = Executable(interface, code, from_cache=not fresh)
+    begin_shortcut()
+    return made_ready

@@ -22,7 +22,7 @@ from graphc.tree import Structure
 
 from . import guardrows
 from .cpu import gate
-from .cpu.library import library
+from .cpu.library import library, shortcut_address
 from .cpu.shortcut import layout as at
 from .executable import Executable
 
@@ -210,7 +210,7 @@ class _MethodDef(ctypes.Structure):
 
 @cache
 def _method() -> _MethodDef:
-    return _MethodDef(b"shortcut", library().shortcut, _METH_O, None)
+    return _MethodDef(b"shortcut", shortcut_address(), _METH_O, None)
 
 
 class Chain:

@@ -40,7 +40,6 @@ def program(
 
 def make(graph: Graph, state: Mapping[int, int], seconds: Times, search: float, compilation: Compilation) -> Program:
     """The program of a traced graph, its modules given to `compilation` while it is being planned."""
-    compilation.warm_up()
     with timed(seconds, "passes"):
         fused = pipeline.run(graph)[-1].graph
     with timed(seconds, "plan, schedule and print"):

@@ -35,6 +35,7 @@ INPUT, STATE, OUTPUT = range(3)
 
 C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400  # NPY_ARRAY_*
 
+PYTHON_NAMES = ("PyEval_SaveThread", "PyEval_RestoreThread")
 GATE_TEXT = r"""
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
@@ -194,6 +195,14 @@ enter:
   ret i64 %status
 looked:
   ret i64 0
+}
+
+; Set a cell, so that a record's arena is a call's own; 1 if it was free. Called with the interpreter's lock held.
+define i64 @graphc_claim(ptr %busy) nounwind {
+  %before = load i64, ptr %busy
+  store i64 1, ptr %busy
+  %free = sub i64 1, %before
+  ret i64 %free
 }
 """
 

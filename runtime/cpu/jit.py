@@ -14,7 +14,8 @@ import queue
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -282,6 +283,16 @@ class _Fair:
 
 
 _FAIR = _Fair()
+
+
+@contextmanager
+def fair() -> Iterator[None]:
+    """Within this context threads change places often."""
+    _FAIR.enter()
+    try:
+        yield
+    finally:
+        _FAIR.leave()
 
 
 def assembly(text: str, target: Target | None = None, options: Options | None = None) -> str:

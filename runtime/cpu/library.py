@@ -1,15 +1,17 @@
 """What every native program of this process shares, compiled once a machine and loaded once a process: the pool, the
-matrix products, the gate and the shortcut. Also the choice of a loader."""
+matrix products and the gate; and the shortcut, which a function needs from its second call on, by itself: the first
+call needn't wait for it. Also the choice of a loader."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from graphc.runtime.background import Task
+from graphc.runtime.background import Task
 from graphc.runtime.cache import content_key, disk_cache, source_digest
 from graphc.runtime.cpu import blas, elf, gate, gemm, jit, pool, shortcut, threads
 from graphc.runtime.cpu.bundle import objects
@@ -31,12 +33,11 @@ class Loaded(Protocol):
 @dataclass(frozen=True, slots=True)
 class Library:
     """symbols: what programs may call. gate: the way in, None where programs are entered through Python.
-    shortcut, claim: the way in from a compiled function's arguments (runtime/cpu/shortcut/), where there is a gate.
-    blas: what computes products, None for the generated one. code: keeps the machine code alive."""
+    claim: takes a shortcut's arena. blas: what computes products, None for the generated one. code: keeps the machine
+    code alive."""
 
     symbols: Mapping[str, int]
     gate: gate.Gate | None
-    shortcut: int
     claim: Callable[[int], int]
     blas: blas.Blas | None
     code: Loaded
@@ -74,22 +75,49 @@ def load(data: bytes, symbols: Mapping[str, int]) -> Loaded:
 
 def library_text(target: Target, found: blas.Blas | None) -> str:
     """The module: LLVM IR of pool, products and gate."""
-    return "\n".join([f'target triple = "{target.triple}"', pool.pool_text(target), gemm.gemm_text(found, target),
-                      gate.GATE_TEXT, shortcut.shortcut_text()])  # fmt: skip
+    return "\n".join([pool.pool_text(target), gemm.gemm_text(found, target), gate.GATE_TEXT])
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """One that is compiled once a machine. needs: what decides its text besides the target: that takes longer to write
+    than what was compiled of it takes to load."""
+
+    name: str
+    needs: str
+    text: Callable[[Target], str]
+
+    @property
+    def key(self) -> str:
+        return content_key(self.name, source_digest(), self.needs, jit.version(), host().key, jit.Options().key)
+
+    def code(self) -> bytes:
+        """The object, from the cache or compiled."""
+        return disk_cache().get_or_make(self.key, self._compiled).payload
+
+    def _compiled(self) -> tuple[dict[str, Any], bytes]:
+        target = host()
+        with jit.fair():
+            return {}, jit.compile_text(f'target triple = "{target.triple}"\n{self.text(target)}', target)
+
+
+def _library_module(found: blas.Blas | None) -> _Module:
+    needs = repr(found and (found.integer_bits, sorted(found.symbols)))
+    return _Module("library", needs, lambda target: library_text(target, found))
+
+
+_SHORTCUT_MODULE = _Module("shortcut", "", lambda _: shortcut.shortcut_text())
+
+
+def _python(names: Sequence[str]) -> dict[str, int]:
+    """Addresses of CPython's functions."""
+    return {name: ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, name)) for name in names}
 
 
 def _load_library() -> Library:
-    target, found = host(), blas.find_blas()
-    # not the text itself: to write it takes longer than to load what was compiled of it
-    needs = repr(found and (found.integer_bits, sorted(found.symbols)))
-    key = content_key("library", source_digest(), needs, jit.version(), target.key, jit.Options().key)
-    entry = disk_cache().get_or_make(key, lambda: ({}, jit.compile_text(library_text(target, found), target)))
-    needed = dict(found.symbols) if found is not None else {}
-    for name in ("PyEval_SaveThread", "PyEval_RestoreThread", *shortcut.PYTHON_NAMES):
-        needed[name] = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, name))
-    needed |= shortcut.numpy_symbols()
-    code = load(entry.payload, needed)
-    threads.attach(code.address, target)
+    found = blas.find_blas()
+    code = load(_library_module(found).code(), {**(found.symbols if found is not None else {}), **_python(gate.PYTHON_NAMES)})
+    threads.attach(code.address, host())
     if hasattr(os, "register_at_fork"):
         hold, free, reset = (
             ctypes.PYFUNCTYPE(None)(code.address(f"graphc_{name}_blas")) for name in ("hold", "free", "reset")
@@ -97,19 +125,35 @@ def _load_library() -> Library:
         os.register_at_fork(before=hold, after_in_parent=free, after_in_child=reset)
     symbols = {name: code.address(name) for name in _PUBLIC}
     claim = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(code.address("graphc_claim"))
-    return Library(
-        symbols, gate.usable(code.address("graphc_call")), code.address("graphc_shortcut"), claim, found, code
-    )
+    return Library(symbols, gate.usable(code.address("graphc_call")), claim, found, code)
 
 
-_LOCK = threading.Lock()
-_LIBRARY: list[Library] = []  # never emptied: the pool's threads run its code until the process ends
+def _load_shortcut() -> Loaded:
+    return load(_SHORTCUT_MODULE.code(), {**_python(shortcut.PYTHON_NAMES), **shortcut.numpy_symbols()})
+
+
+# Never emptied: they keep the machine code alive, which the pool's threads run until the process ends.
+_LIBRARY, _SHORTCUT = Task(_load_library), Task(_load_shortcut)
 
 
 def library() -> Library:
     """The library of this process."""
-    if not _LIBRARY:
-        with _LOCK:
-            if not _LIBRARY:
-                _LIBRARY.append(_load_library())
-    return _LIBRARY[0]
+    return _LIBRARY.result()
+
+
+def shortcut_address() -> int:
+    """Where the way in from a compiled function's arguments starts (runtime/cpu/shortcut/); only where there is a
+    gate."""
+    return _SHORTCUT.result().address("graphc_shortcut")
+
+
+def begin_library() -> None:
+    """If LLVM will have to compile the library, start now, beside whatever comes before it is needed."""
+    if not _LIBRARY.done and not disk_cache().has(_library_module(blas.find_blas()).key):
+        _LIBRARY.begin()
+
+
+def begin_shortcut() -> None:
+    """The same for the shortcut."""
+    if not _SHORTCUT.done and not disk_cache().has(_SHORTCUT_MODULE.key):
+        _SHORTCUT.begin()

@@ -30,7 +30,8 @@ from .results import RESULTS
 
 # The functions that the text calls, of CPython and of NumPy.
 PYTHON_NAMES = (
-    "PyDict_Next", "PyDict_Size", "PyErr_Clear", "PyErr_Occurred", "PyFloat_AsDouble", "PyDict_GetItemWithError",
+    "PyDict_Next", "PyDict_Size", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread", "PyFloat_AsDouble",
+    "PyDict_GetItemWithError",
     "PyList_New", "PyList_SetItem", "PyLong_FromLongLong", "PyObject_CallNoArgs", "PyObject_CallOneArg",
     "PyObject_GetAttr", "PyObject_RichCompareBool", "PyObject_SetAttr", "PyTuple_GetItem", "PyTuple_New",
     "PyTuple_SetItem", "PyType_GenericAlloc", "Py_DecRef", "Py_IncRef",
@@ -42,6 +43,8 @@ declare i32 @PyDict_Next(ptr, ptr, ptr, ptr)
 declare i64 @PyDict_Size(ptr)
 declare void @PyErr_Clear()
 declare ptr @PyErr_Occurred()
+declare void @PyEval_RestoreThread(ptr)
+declare ptr @PyEval_SaveThread()
 declare double @PyFloat_AsDouble(ptr)
 declare ptr @PyDict_GetItemWithError(ptr, ptr)
 declare ptr @PyList_New(i64)
@@ -62,18 +65,16 @@ declare ptr @PyArray_Empty(i32, ptr, ptr, i32)
 declare i32 @memcmp(ptr, ptr, i64)
 """
 
+_NAME = re.compile(r"(?<![%@\w.])[A-Z][A-Z0-9_]*\b")  # a number of the layout
 _CELL = re.compile(r"^  (%\w+) = cell (\w+) (%\w+)\[([%\w]+)\]", re.M)
 _PUT = re.compile(r"^  cell (%\w+)\[([%\w]+)\] = (\w+) (.+)$", re.M)
 _FIELD = re.compile(r"^  (%\w+) = field (\w+) (%\w+)\+(\d+)", re.M)
 
 
 def shortcut_text() -> str:
-    """The module's text: it defines graphc_shortcut and graphc_claim, and needs PYTHON_NAMES and NUMPY_NAMES. The
-    declarations of PyEval_SaveThread and PyEval_RestoreThread are the gate's."""
+    """The module's text: it defines graphc_shortcut, and needs PYTHON_NAMES and NUMPY_NAMES."""
     text = _DECLARATIONS + CHECKS + GATHERING + RESULTS + CALLS
-    for name, value in vars(layout).items():
-        if type(value) is int and name.isupper():
-            text = re.sub(rf"(?<![%@\w.]){name}\b", str(value), text)
+    text = _NAME.sub(lambda m: str(getattr(layout, m[0], m[0])), text)
     text = _CELL.sub(r"  \1.at = getelementptr i64, ptr \3, i64 \4\n  \1 = load \2, ptr \1.at", text)
     text = _FIELD.sub(r"  \1.at = getelementptr i8, ptr \3, i64 \4\n  \1 = load \2, ptr \1.at", text)
     numbers = count()

@@ -108,12 +108,4 @@ missed:
 out:
   ret ptr %result
 }
-
-; Set a cell, so that a record's arena is a call's own; 1 if it was free. Called with the interpreter's lock held.
-define i64 @graphc_claim(ptr %busy) nounwind {
-  %before = load i64, ptr %busy
-  store i64 1, ptr %busy
-  %free = sub i64 1, %before
-  ret i64 %free
-}
 """
