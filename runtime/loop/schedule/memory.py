@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 from graphc.ir.expr import Axis
 
@@ -20,12 +19,14 @@ class Traffic:
     """The movement of data between caches, for any order of some loops.
 
     trips: iterations of each loop. tile: how many points of an axis one iteration of its loop covers (an axis that
-    isn't named is covered whole).
+    isn't named is covered whole). Many orders are asked about, so loops are bits here, and sets of them numbers.
     """
 
     def __init__(self, accesses: Sequence[Access], trips: Mapping[Axis, int], tile: Mapping[Axis, int]) -> None:
-        self.accesses, self.trips, self.tile = accesses, trips, tile
-        self._touched: dict[frozenset[Axis], tuple[list[int], int]] = {}
+        self.bits = {axis: 1 << number for number, axis in enumerate(trips)}
+        self.trips = {self.bits[axis]: count for axis, count in trips.items()}
+        self.accesses = [_Strides(access, self.bits, tile) for access in accesses]
+        self._touched: dict[int, tuple[list[int], int]] = {}
 
     def cycles(self, order: Sequence[Axis]) -> float:
         """Cycles spent bringing data into the caches when the loops in `order` run, outermost first.
@@ -34,55 +35,85 @@ class Traffic:
         anew what differs between its iterations (of windows that overlap, what is new); the loops further out bring
         in everything.
         """
-        found = [self.touched(frozenset(order[j:])) for j in range(len(order) + 1)]
+        loops = [self.bits[axis] for axis in order]
+        inside = sum(loops)
+        found = [self.touched(inside)]
+        times = [1]  # how often a loop's body runs
+        for loop in loops:
+            inside -= loop
+            found.append(self.touched(inside))
+            times.append(times[-1] * self.trips[loop])
         total = 0.0
         for size, price in LEVELS:
             j = next((j for j, (_, room) in enumerate(found) if room <= size), -1)
             if j <= 0:  # all of it fits, or not even what one tile needs
-                total += sum(found[j][0]) * (prod(self.trips[axis] for axis in order) if j else 1) * price
+                total += sum(found[j][0]) * (times[-1] if j else 1) * price
                 continue
-            axis = order[j - 1]
+            loop = loops[j - 1]
             for access, once, every in zip(self.accesses, found[j][0], found[j - 1][0], strict=True):
-                if access.depends(axis):
-                    moved, around = min(once * self.trips[axis], every), order[: j - 1]
+                if access.loops & loop:
+                    moved, around = min(once * self.trips[loop], every), j - 1
                 else:  # used all the time, so it stays until a loop brings another part of it
-                    last = max((i for i in range(j - 1) if access.depends(order[i])), default=-1)
-                    moved, around = once, order[: last + 1]
-                total += prod(self.trips[outer] for outer in around) * moved * price
+                    moved, around = once, next((i for i in range(j - 1, 0, -1) if access.loops & loops[i - 1]), 0)
+                total += times[around] * moved * price
         return total
 
-    def touched(self, inside: frozenset[Axis]) -> tuple[list[int], int]:
+    def touched(self, inside: int) -> tuple[list[int], int]:
         """For each access the bytes touched while the loops of `inside` run, and the room that all take in a cache."""
         known = self._touched.get(inside)
         if known is None:
-            both = [footprint(access, inside, self.tile) for access in self.accesses]
+            both = [access.footprint(inside) for access in self.accesses]
             known = self._touched[inside] = [once for once, _ in both], sum(room for _, room in both)
         return known
 
 
-def footprint(access: Access, inside: frozenset[Axis], tile: Mapping[Axis, int]) -> tuple[int, int]:
-    """Bytes, in whole cache lines, that an access touches while the loops of `inside` and of a tile run, and the
-    bytes of a cache that this takes.
+class _Strides:
+    """How an access walks through its array. loops: those that lead to another part of it."""
 
-    The latter are more where lines lie at distances of a high power of two: they share few sets of the cache.
-    """
-    steps = []
-    for axis, coefficient in access.at.terms:
-        extent = axis.extent if axis in inside or axis not in tile else min(axis.extent, tile[axis])
-        if extent > 1:
-            steps.append((abs(coefficient), extent))
-    itemsize = access.buffer.dtype.itemsize
-    run, count, apart = 1, 1, 1  # elements next to each other, how many such runs, lines from one to the next
-    for step, extent in sorted(steps):
-        if step * itemsize <= LINE or step <= run:
-            run += step * (extent - 1)
-        else:
-            if count == 1 or extent > MANY:
-                apart = step * itemsize // LINE
-            count *= extent
-    lines = -(-run * itemsize // LINE)
-    conflict = 1
-    if count > MANY and apart * LINE >= PAGE_HALF:
-        conflict = max(1, min(CONFLICTS, (apart & -apart) // lines))
-    touched = min(count * lines * LINE, max(LINE, access.buffer.size * itemsize))
-    return touched, touched * conflict
+    def __init__(self, access: Access, bits: Mapping[Axis, int], tile: Mapping[Axis, int]) -> None:
+        steps = []
+        self.moved = 0  # loops that its affine offset depends on
+        for axis, coefficient in access.at.terms:
+            bit = bits.get(axis, 0)
+            self.moved |= bit
+            extent = min(axis.extent, tile[axis]) if axis in tile else axis.extent
+            steps.append((abs(coefficient), extent, axis.extent, bit))
+        self.steps = sorted(steps)
+        self.loops = self.moved
+        if access.varies:
+            self.loops |= sum(bit for axis, bit in bits.items() if axis.name in access.varies and not bit & self.moved)
+        self.itemsize = access.buffer.dtype.itemsize
+        self.most = max(LINE, access.buffer.size * self.itemsize)
+        self._known: dict[int, tuple[int, int]] = {}
+
+    def footprint(self, inside: int) -> tuple[int, int]:
+        """Bytes, in whole cache lines, that the access touches while the loops of `inside` and of a tile run, and the
+        bytes of a cache that this takes.
+
+        The latter are more where lines lie at distances of a high power of two: they share few sets of the cache.
+        """
+        inside &= self.moved
+        known = self._known.get(inside)
+        if known is None:
+            known = self._known[inside] = self._footprint(inside)
+        return known
+
+    def _footprint(self, inside: int) -> tuple[int, int]:
+        itemsize = self.itemsize
+        run, count, apart = 1, 1, 1  # elements next to each other, how many such runs, lines from one to the next
+        for step, covered, whole, bit in self.steps:
+            extent = whole if bit & inside else covered
+            if extent == 1:
+                continue
+            if step * itemsize <= LINE or step <= run:
+                run += step * (extent - 1)
+            else:
+                if count == 1 or extent > MANY:
+                    apart = step * itemsize // LINE
+                count *= extent
+        lines = -(-run * itemsize // LINE)
+        conflict = 1
+        if count > MANY and apart * LINE >= PAGE_HALF:
+            conflict = max(1, min(CONFLICTS, (apart & -apart) // lines))
+        touched = min(count * lines * LINE, self.most)
+        return touched, touched * conflict
