@@ -72,8 +72,10 @@ class MathFunction:
 def functions(op: str, dtype: DType, lanes: int, target: Target) -> MathFunction:
     """`<lanes x T> @graphc_<op>_<f32|f64>_v<lanes>(<lanes x T>)` for an op of OPS (pow: two operands).
 
-    dtype: float32 or float64. lanes: one of LANES; with one lane, T instead of <1 x T>. The function is
-    to be inlined always. Raises KeyError for another op, ValueError for another dtype or number of lanes.
+    dtype: float32 or float64. lanes: one of LANES; with one lane, T instead of <1 x T>. A function
+    of several lanes is inlined, for hot loops; one of a single number is called: such work is done a few times, and ten
+    copies of a power took LLVM longer than a whole kernel. Raises KeyError for another op, ValueError for another dtype
+    or number of lanes.
     """
     if dtype not in SHORT or lanes not in LANES:
         raise ValueError(f"no {op} of {lanes} lanes of {dtype!r}; there is float32 and float64, with lanes of {LANES}.")
@@ -87,7 +89,8 @@ def _function(op: str, dtype: DType, lanes: int, target: Target) -> MathFunction
         b.result(power.pow(b, b.parameter("x"), b.parameter("y")))
     else:
         b.result(UNARY[op](b, b.parameter("x")))
-    return _finish(b, f"graphc_{op}_{SHORT[dtype]}_v{lanes}", "alwaysinline nounwind")
+    inlined = "alwaysinline" if lanes > 1 else "noinline"
+    return _finish(b, f"graphc_{op}_{SHORT[dtype]}_v{lanes}", f"{inlined} nounwind")
 
 
 def _finish(b: Builder, name: str, attributes: str, before: str = "") -> MathFunction:
