@@ -43,14 +43,20 @@ class Region:
     start: int
 
 
-def regions(extent: int, size: int, unit: int = 1) -> list[Region]:
-    """`extent` points in blocks of at most `size`, as equal as whole units allow (the last block may end early)."""
+def regions(extent: int, size: int, unit: int = 1, *, equal: bool = True) -> list[Region]:
+    """`extent` points in blocks of at most `size`: as equal as whole units allow (the last block may end early), or else
+    all of one size but for the last."""
     if size >= extent:
         return [Region(1, extent, 0)]
     units = -(-extent // unit)
     count = -(-units // max(1, size // unit))
     base, more = divmod(units, count)
-    sizes = [(base + 1) * unit] * more + [base * unit] * (count - more)
+    if equal:
+        sizes = [(base + 1) * unit] * more + [base * unit] * (count - more)
+    else:
+        most = base + (more > 0)
+        count = -(-units // most)
+        sizes = [most * unit] * (count - 1) + [(units - most * (count - 1)) * unit]
     sizes[-1] -= units * unit - extent
     found, start = [], 0
     for length, run in groupby(sizes):
@@ -101,11 +107,16 @@ class _Emitter:
         # Without folds, rows are the sides of squares that are turned in registers: whole vectors too.
         square = self.plan.tile(axis) > 1 and not any(stage.axes for stage in self.nest.stages)
         unit = self.plan.width if is_lanes or square else 1
+        # What is worked on abreast is much code for each size of block.
+        abreast = is_lanes and self.plan.abreast > 1
         parts = [
             replace(part, start=part.start + low)
             for low, high in self.cut.get(axis, ((0, axis.extent),))
-            for part in regions(high - low, self.plan.tile(axis), unit)
+            for part in regions(
+                high - low, self.plan.tile(axis), unit * (self.plan.abreast if abreast else 1), equal=not abreast
+            )
         ]
+        most = max(part.size for part in parts)
         number = Axis(f"{axis.name}_block", sum(part.count for part in parts))
         parallel = outermost and self.plan.grain > 0 and number.extent > 1
         body: Block = ()
@@ -126,7 +137,9 @@ class _Emitter:
             inside = rewriter.with_axes({axis.name: at})
             if parallel:
                 inside = inside.ranging(number, done, done + part.count)
-            block = self.blocks(rest, inside, inner_rows, inner_lanes, outermost=still)
+            few = abreast and part.size < most and part.count == 1
+            emitter = replace(self, plan=replace(self.plan, abreast=1)) if few else self
+            block = emitter.blocks(rest, inside, inner_rows, inner_lanes, outermost=still)
             if parallel:
                 block = _between(number, done, done + part.count, block)
             elif part.count > 1:
