@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
+from graphc.frozen import dataclass
 from graphc.guards import Guard
 from graphc.ir.graph import Graph
 from graphc.optim import optimizer as optim

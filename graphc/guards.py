@@ -20,7 +20,6 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from operator import getitem
 from types import (
@@ -37,6 +36,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphc.frozen import dataclass
 from graphc.optim.optimizer import ParamGroup
 from graphc.tensor import Tensor
 from graphc.types import DType

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Compute
 from graphc.types import TensorType
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from graphc.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

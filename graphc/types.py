@@ -8,12 +8,12 @@ promotion between kinds undefined, graphc takes PyTorch's rule: a floating opera
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from graphc.errors import AxisError, DTypeError, ShapeError
+from graphc.frozen import dataclass
 
 Shape: TypeAlias = tuple[int, ...]
 Scalar: TypeAlias = bool | int | float

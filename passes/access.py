@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from graphc.frozen import dataclass
 from graphc.ir.digits import row_major
 from graphc.ir.expr import Affine, Axis, Call, Compute, Read
 from graphc.ir.node import Node

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from graphc.frozen import dataclass
 from graphc.ir.digits import SplitAxis, affine_digit, mixed_radix, row_major, row_major_strides
 from graphc.ir.expr import Affine, Axis
 from graphc.ir.node import Node

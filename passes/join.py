@@ -11,10 +11,11 @@ Each walk is linear in the graph, but for sorting.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial, reduce
 from itertools import pairwise
 
+from graphc.frozen import dataclass
 from graphc.ir import origin
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, Node

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.collector import paused
+from graphc.frozen import dataclass
 from graphc.ir.graph import Graph
 from graphc.ir.rewrite import Reason, Rule, counting
 from graphc.ir.verify import verify

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from graphc.frozen import dataclass
 from graphc.ir.node import Node
 from graphc.ops import elementwise as ew
 from graphc.primitive import Primitive, Value

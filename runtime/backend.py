@@ -9,13 +9,13 @@ from __future__ import annotations
 import abc
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from graphc.errors import DeviceError
+from graphc.frozen import dataclass
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 
@@ -59,6 +59,7 @@ class Backend(abc.ABC):
     def compiler(self) -> ModuleType:
         """The module that compiles for this device, imported when first asked for."""
 
+    @abc.abstractmethod
     def begin(self) -> None:
         """Told before a function is traced: something may be started that compiling it will need."""
 
@@ -144,6 +145,9 @@ class CudaBackend(Backend):
     @property
     def compiler(self) -> ModuleType:
         return importlib.import_module("graphc.runtime.cuda.build")
+
+    def begin(self) -> None:
+        """Nothing takes long enough."""
 
     def program(self, graph: Graph, state: Mapping[int, int]) -> Program:
         planned: Program = self.compiler.program(graph, state)

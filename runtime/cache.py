@@ -22,12 +22,12 @@ import struct
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from graphc import errors
+from graphc.frozen import dataclass
 
 MAGIC = b"graphc\r\n"  # the line end shows a copy in text mode at once
 VERSION = 1

@@ -20,7 +20,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
 from graphc.errors import AliasError, ArgumentError, TraceError
+from graphc.frozen import dataclass
 from graphc.guards import Guard, Never
 from graphc.ir.graph import Graph
 from graphc.primitive import Primitive

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from operator import itemgetter
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc.errors import AliasError, ArgumentError, CompileError, DTypeError, IndexingError, ShapeError
+from graphc.frozen import dataclass
 from graphc.runtime.blocks import KEEP, Block, Lender
 from graphc.runtime.cache import DiskCache, content_key, disk_cache, source_digest
 from graphc.runtime.cpu import gate, jit

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
+from graphc.frozen import dataclass
 from graphc.ir.graph import Graph
 from graphc.ir.node import FUSED
 from graphc.passes.pipeline import RULES, Step

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis
 from graphc.types import DType
 

@@ -15,9 +15,10 @@ call stay in C order; whether a kernel reads a copy of one in another order is d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Compute, Expr, Read
 from graphc.ir.graph import Graph
 from graphc.ir.node import FUSED, ITEM, Node

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from graphc.frozen import dataclass
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 MANY = 600  # values: beyond, the quadratic order would take a tenth of a second

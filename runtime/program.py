@@ -6,10 +6,10 @@ buffer is an argument of the call (inputs, state, outputs), a constant, or a fix
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal as OneOf
 from typing import TypeAlias
 
+from graphc.frozen import dataclass
 from graphc.runtime.loop.ir import Block, Buffer, For, If, Kernel
 from graphc.types import DType
 

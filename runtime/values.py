@@ -6,9 +6,10 @@ A part of a joined value is written where it lies in it; a window of a value is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from graphc.errors import VerifyError
+from graphc.frozen import dataclass
 from graphc.ir.digits import row_major_strides
 from graphc.ir.graph import Graph
 from graphc.ir.node import FUSED, ITEM, Node

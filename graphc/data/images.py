@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from graphc.data.dataset import TensorDataset
 from graphc.data.download import default_folder, fetch
 from graphc.data.idx import read_idx
 from graphc.errors import DataError
+from graphc.frozen import dataclass
 
 SHIPPED = Path(__file__).parent / "files"
 

@@ -18,10 +18,11 @@ A primitive says what it computes once, as a `Compute`; the loop IR, its interpr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 from typing import Literal as OneOf
 
+from graphc.frozen import dataclass
 from graphc.types import DType, Scalar, bool_, int64
 
 

@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from graphc.frozen import dataclass
 
 if TYPE_CHECKING:
     from graphc.ir.node import Node

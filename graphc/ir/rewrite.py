@@ -6,10 +6,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from graphc.errors import VerifyError
+from graphc.frozen import dataclass
 from graphc.ir import origin
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, topological

@@ -11,9 +11,9 @@ only the taps of one residue class meet an element (polyphase decomposition, as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import gcd
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Expr, Index, Literal, affine, call, within
 from graphc.types import int64
 

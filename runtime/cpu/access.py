@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import product
 from math import ceil
 from typing import assert_never
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Call, Index, Literal
 from graphc.runtime.loop.ir import (
     Accumulate,

@@ -28,9 +28,11 @@ import ctypes
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path
+
+from graphc.frozen import dataclass
 
 GEMM_DECLARATIONS = {
     "float32": "declare void @graphc_gemm_f32(i64, i64, i64, i64, i64, ptr, i64, ptr, i64, float, ptr, i64, "

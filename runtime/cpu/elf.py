@@ -11,11 +11,11 @@ import ctypes
 import struct
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
 
 from graphc.errors import CompileError
+from graphc.frozen import dataclass
 
 PAGE = 4096
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal as OneOf
 
+from graphc.frozen import dataclass
 from graphc.runtime.cpu.math import MathFunction
 from graphc.runtime.cpu.target import Target
 from graphc.types import DType, Scalar, bool_, float32, float64, int32, int64

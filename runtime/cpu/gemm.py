@@ -8,8 +8,7 @@ tiles of 8 MFLOP and more lose at most a tenth to the whole product's speed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from graphc.frozen import dataclass
 from graphc.runtime.cpu.blas import Blas, control_text, tile_text
 from graphc.runtime.cpu.target import Target
 from graphc.types import DType, float32, float64

@@ -16,13 +16,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
 from graphc.errors import CompileError
+from graphc.frozen import dataclass
 from graphc.runtime.cpu.bundle import bundle, objects
 from graphc.runtime.cpu.target import NATIVE, Target, host
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from graphc.runtime.background import Task
+from graphc.frozen import dataclass
 from graphc.runtime.background import Task
 from graphc.runtime.cache import content_key, disk_cache, source_digest
 from graphc.runtime.cpu import blas, elf, gate, gemm, jit, pool, shortcut, threads
@@ -116,7 +115,8 @@ def _python(names: Sequence[str]) -> dict[str, int]:
 
 def _load_library() -> Library:
     found = blas.find_blas()
-    code = load(_library_module(found).code(), {**(found.symbols if found is not None else {}), **_python(gate.PYTHON_NAMES)})
+    needed = dict(found.symbols) if found is not None else {}
+    code = load(_library_module(found).code(), needed | _python(gate.PYTHON_NAMES))
     threads.attach(code.address, host())
     if hasattr(os, "register_at_fork"):
         hold, free, reset = (

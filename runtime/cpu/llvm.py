@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import ceil, gcd, prod
 
 from graphc.errors import CompileError
+from graphc.frozen import dataclass
 from graphc.ir.expr import Axis
 from graphc.runtime.loop.ir import Block, Check, For, If, Kernel
 from graphc.runtime.program import KernelCall, MatmulCall, Place, Program, Step

@@ -8,9 +8,10 @@ and those that a mask leaves out, don't touch memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import gcd
 
+from graphc.frozen import dataclass
 from graphc.types import DType, Scalar, bool_, int64
 
 from . import scalars

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.errors import CompileError
+from graphc.frozen import dataclass
 from graphc.types import DType
 
 from .access import Slot

@@ -8,10 +8,11 @@ else looks at the element, and its lanes are folded once at the end, halves onto
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import assert_never
 
 from graphc.errors import CompileError
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
 from graphc.runtime.loop.ir import (
     Accumulate,

@@ -11,11 +11,11 @@ import hashlib
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from graphc.errors import CompileError
+from graphc.frozen import dataclass
 from graphc.types import DType
 
 CPUINFO = Path("/proc/cpuinfo")

@@ -17,9 +17,9 @@ import ctypes
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from graphc.frozen import dataclass
 from graphc.runtime.cpu.target import Target
 
 PARALLEL_DECLARATION = "declare void @graphc_parallel(ptr, ptr, i64, i64)"

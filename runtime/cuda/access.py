@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import assert_never
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Call
 from graphc.runtime.loop.ir import (
     Accumulate,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc.errors import DeviceError
+from graphc.frozen import dataclass
 from graphc.runtime.program import MatmulCall
 from graphc.types import TensorType, float32, float64
 

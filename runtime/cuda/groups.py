@@ -7,10 +7,10 @@ kernel computes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 
 from graphc.errors import CompileError, VerifyError
+from graphc.frozen import dataclass
 from graphc.ir.expr import Axis
 from graphc.runtime.loop.ir import Block, Buffer, For, Kernel, Offset, Stmt
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
 from graphc.errors import DeviceError, IndexingError
+from graphc.frozen import dataclass
 from graphc.runtime.loop.ir import Kernel
 from graphc.runtime.program import KernelCall, MatmulCall, Place, Program
 

@@ -7,12 +7,12 @@ value is known to stay within 32 bits, from the extents of its axes, is computed
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import VerifyError
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
 from graphc.runtime.loop.ir import Buffer, Expr, Load, Offset, Var
 from graphc.types import DType, Scalar, bool_, float32, float64, int32, int64

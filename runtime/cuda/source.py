@@ -15,11 +15,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from typing import assert_never
 
 from graphc.errors import VerifyError
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call
 from graphc.runtime.loop.ir import (
     Accumulate,

@@ -7,10 +7,10 @@ number i * (n / t) + position. So neighbouring threads still touch neighbouring 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal, call
 from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, For, Kernel, Let, Load, Offset, Stmt, Store, Var
 from graphc.runtime.loop.naive import identity

@@ -8,11 +8,11 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from graphc.errors import CompileError
+from graphc.frozen import dataclass
 from graphc.runtime.cache import content_key, disk_cache
 
 INSTALL = "pip install 'graphc[cuda]' (or: pip install nvidia-cuda-nvrtc==13.0.88 cuda-pathfinder)"

@@ -12,13 +12,14 @@ It is strict where a machine is not: a load or store out of range, a register re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
 from graphc.errors import VerifyError
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Call, Index, Literal
 
 from . import scalar

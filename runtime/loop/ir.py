@@ -37,10 +37,10 @@ GPUs writes such nests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal as OneOf
 from typing import TypeAlias
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
 from graphc.types import DType, Scalar
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 from graphc.errors import VerifyError
+from graphc.frozen import dataclass
 from graphc.ir.digits import SplitAxis, mixed_radix, row_major_strides
 from graphc.ir.expr import Affine, Axis, Call, Compute, Index, Literal, Read, affine
 from graphc.ir.graph import Graph

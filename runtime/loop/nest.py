@@ -28,8 +28,7 @@ The contraction of matmul and convolution is found by structure: `contraction(st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from graphc.frozen import dataclass
 from graphc.ir.expr import Axis, Call, Reducer
 
 from .ir import Accumulate, Buffer, Check, Expr, Let, Load, Store, Var

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeAlias
 
 from graphc.errors import VerifyError
+from graphc.frozen import dataclass
 from graphc.ir.digits import row_major
 from graphc.ir.expr import Affine, Axis, Call, Index, Reducer, affine
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from graphc.frozen import dataclass
 from graphc.types import Shape
 
 Strides: TypeAlias = tuple[int, ...]

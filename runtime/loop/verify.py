@@ -6,11 +6,12 @@ Cheap (one walk), so it runs on every kernel before it is printed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 from typing import NoReturn, assert_never
 
 from graphc.errors import VerifyError
+from graphc.frozen import dataclass
 from graphc.ir.expr import COMPARISONS, SCALAR_OPS, Affine, Axis, Call, Index, Literal
 from graphc.types import DType, bool_, float32, float64, int64
 

@@ -28,9 +28,9 @@ builder.py writes formulas, exponents.py takes numbers apart; the others hold th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 
+from graphc.frozen import dataclass
 from graphc.runtime.cpu.math import error_function, exponential, logarithm, power, trigonometric
 from graphc.runtime.cpu.math.builder import Builder, Value
 from graphc.runtime.cpu.target import Target

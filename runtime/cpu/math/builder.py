@@ -16,11 +16,11 @@ import copy
 import math
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Literal as OneOf
 from typing import TypeAlias
 
+from graphc.frozen import dataclass
 from graphc.runtime.cpu.target import Target
 from graphc.types import DType, float32, float64
 

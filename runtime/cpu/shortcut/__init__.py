@@ -30,11 +30,10 @@ from .results import RESULTS
 
 # The functions that the text calls, of CPython and of NumPy.
 PYTHON_NAMES = (
-    "PyDict_Next", "PyDict_Size", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread", "PyFloat_AsDouble",
-    "PyDict_GetItemWithError",
-    "PyList_New", "PyList_SetItem", "PyLong_FromLongLong", "PyObject_CallNoArgs", "PyObject_CallOneArg",
-    "PyObject_GetAttr", "PyObject_RichCompareBool", "PyObject_SetAttr", "PyTuple_GetItem", "PyTuple_New",
-    "PyTuple_SetItem", "PyType_GenericAlloc", "Py_DecRef", "Py_IncRef",
+    "PyDict_Next", "PyDict_Size", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread",
+    "PyFloat_AsDouble", "PyDict_GetItemWithError", "PyList_New", "PyList_SetItem", "PyLong_FromLongLong",
+    "PyObject_CallNoArgs", "PyObject_CallOneArg", "PyObject_GetAttr", "PyObject_RichCompareBool", "PyObject_SetAttr",
+    "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyType_GenericAlloc", "Py_DecRef", "Py_IncRef",
 )  # fmt: skip
 NUMPY_NAMES = {"PyArray_Empty": 184}  # their places in NumPy's table of C functions
 

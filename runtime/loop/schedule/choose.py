@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
 from math import prod
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Axis, affine
 from graphc.runtime.cpu.target import Target
 from graphc.runtime.loop.ir import Load, Store

@@ -7,10 +7,10 @@ multiply-adds and one store of a full vector each cycle; lanes that aren't adjac
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index
 from graphc.runtime.cpu.target import Target
 from graphc.runtime.loop.ir import Accumulate, Buffer, Expr, Load, Var

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import groupby
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
 from graphc.runtime.loop.ir import Alloc, Block, Buffer, Expr, For, If, Kernel, Load, Offset, Store
 from graphc.runtime.loop.naive import identity
@@ -44,8 +45,8 @@ class Region:
 
 
 def regions(extent: int, size: int, unit: int = 1, *, equal: bool = True) -> list[Region]:
-    """`extent` points in blocks of at most `size`: as equal as whole units allow (the last block may end early), or else
-    all of one size but for the last."""
+    """`extent` points in blocks of at most `size`: as equal as whole units allow (the last block may end early), or
+    else all of one size but for the last."""
     if size >= extent:
         return [Region(1, extent, 0)]
     units = -(-extent // unit)

@@ -8,11 +8,12 @@ multiply-adds on registers alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
 from math import prod
 from typing import Literal as OneOf
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
 from graphc.runtime.loop.ir import (
     Accumulate,

@@ -8,9 +8,9 @@ k of matrix products.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Axis
 
 from .cost import FOLD_LANES, Access, Facts, StageFacts

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis
 from graphc.runtime.loop.ir import Block, Buffer, For, Kind, Space
 from graphc.types import DType
