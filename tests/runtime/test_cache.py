@@ -269,7 +269,7 @@ def test_the_source_s_digest_follows_every_file(tmp_path: Path) -> None:
     package = tmp_path / "graphc"
     (package / "runtime").mkdir(parents=True)
     root = Path(errors.__file__).parent
-    for name in ("__init__.py", "errors.py"):
+    for name in ("__init__.py", "errors.py", "frozen.py"):
         (package / name).write_text("" if name == "__init__.py" else (root / name).read_text())
     source = (root / "runtime" / "cache.py").read_text()
     (package / "runtime" / "__init__.py").write_text("")

@@ -469,3 +469,18 @@ def test_what_there_is_not() -> None:
         math.functions("exp", int32, 4, target)
     with pytest.raises(KeyError):
         math.functions("gamma", float32, 4, target)
+
+
+def test_a_function_of_single_numbers_is_compiled_once() -> None:
+    """However often it is called; functions of vectors are inlined."""
+
+    def size(lanes: int, calls: int) -> int:
+        power = math.functions("pow", float64, lanes, by_name("host"))
+        declared, defined = math.assemble([power])
+        kind = "double" if lanes == 1 else f"<{lanes} x double>"
+        lines = [f"  %t{i + 1} = call {kind} @{power.name}({kind} %t{i}, {kind} %y)" for i in range(calls)]
+        own = [f"define {kind} @f({kind} %t0, {kind} %y) {{", *lines, f"  ret {kind} %t{calls}", "}"]
+        return len(jit.compile_text("\n".join([*declared, *defined, *own])))
+
+    assert size(1, 6) < 1.2 * size(1, 2)
+    assert size(2, 6) > 1.5 * size(2, 2)

@@ -434,16 +434,35 @@ def test_gather_and_scatter() -> None:
 # ------------------------------------------------------------------------------------------------- details
 
 
-@given(st.integers(1, 300), st.integers(1, 40), st.sampled_from([1, 4, 16]))
-def test_regions_cover_each_point_once(extent: int, size: int, unit: int) -> None:
+@given(st.integers(1, 300), st.integers(1, 40), st.sampled_from([1, 4, 16]), st.booleans())
+def test_regions_cover_each_point_once(extent: int, size: int, unit: int, equal: bool) -> None:
+    split = regions(extent, size, unit, equal=equal)
     found = [
         point
-        for region in regions(extent, size, unit)
+        for region in split
         for block in range(region.count)
         for point in range(region.start + block * region.size, region.start + (block + 1) * region.size)
     ]
     assert found == list(range(extent))
-    assert all(region.size <= max(size, unit) for region in regions(extent, size, unit))
+    assert all(region.size <= max(size, unit) for region in split)
+    if not equal:
+        first, *last = split
+        assert [region.count for region in last] in ([], [1])
+        assert all(region.size < first.size for region in last)
+        assert first.size % unit == 0 or not last
+
+
+@pytest.mark.parametrize("extent", [100_000, 65_536])
+def test_work_abreast_is_written_out_once(extent: int) -> None:
+    """Blocks of one size; a shorter one at the end goes vector by vector."""
+    (x,) = inputs((extent,))
+    y: Any = x
+    for _ in range(3):
+        y = elementwise.exp(elementwise.sin(y))
+    kernel = check(lower_node(y), TARGETS["x86-64-v4"])
+    widths = [loop.width for loop in loops(kernel, "vector")]
+    assert widths[0] > 16
+    assert widths[1:] == ([] if extent == 65_536 else [16])
 
 
 def test_contiguous_axes_become_one() -> None:
