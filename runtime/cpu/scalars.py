@@ -112,7 +112,11 @@ def invert(e: Emitter, a: Value) -> Value:
 
 
 def extreme(e: Emitter, op: str, a: Value, b: Value) -> Value:
-    """maximum or minimum; NaN if one operand is NaN. `x > y ? x : y` is one instruction and gives y for NaN."""
+    """maximum or minimum; NaN if one operand is NaN. `x > y ? x : y` is one instruction and gives y for NaN.
+
+    Whether `a` is NaN is asked beside that instruction, and the answer is a number of its own: were it `a` again, LLVM
+    would make one choice of the two, which waits for both comparisons. So `b` is what comes last, a running extreme.
+    """
     larger = op == "maximum"
     if a.dtype is bool_:
         return _logic(e, "or" if larger else "and", a, b)
@@ -124,7 +128,7 @@ def extreme(e: Emitter, op: str, a: Value, b: Value) -> Value:
     best = e.select(e.op(predicate, a, b, result=bool_), a, b)
     if a.const is not None and a.const == a.const:  # a number that is known not to be NaN
         return best
-    return e.select(e.op("fcmp uno", a, a, result=bool_), a, best)
+    return e.select(e.op("fcmp uno", a, a, result=bool_), literal(float("nan"), a.dtype), best)
 
 
 def cast(e: Emitter, x: Value, dtype: DType) -> Value:
@@ -283,9 +287,9 @@ def combine(e: Emitter, op: str, a: Value, b: Value) -> Value:
         case "sum":
             return e.op("fadd" if a.dtype.kind == "f" else "add" if a.dtype.kind == "i" else "or", a, b)
         case "max":
-            return extreme(e, "maximum", a, b)
+            return extreme(e, "maximum", b, a)
         case "min":
-            return extreme(e, "minimum", a, b)
+            return extreme(e, "minimum", b, a)
         case _:
             raise CompileError(f"no accumulation {op}")
 
