@@ -64,10 +64,9 @@ def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]
             continue
         if node.op.body is None:
             raise VerifyError(f"{node!r} reached fusion: a pass must have expanded it. {node.origin}")
-        readers: dict[Group, list[Node]] = {}
-        for consumer in dict.fromkeys(graph.users[node]):
-            for home in homes[consumer]:
-                readers.setdefault(home, []).append(consumer)
+        readers = reading(graph, node, homes)
+        while len(readers) > 1 and worth_uniting(node, access) and siblings.unite(node, readers):
+            readers = reading(graph, node, homes)
         in_parts = lies_in_parts(graph, node, readers, access)
         stored = None
         if not in_parts:
@@ -89,6 +88,15 @@ def group(graph: Graph, few_points: int = FEW_POINTS) -> dict[Node, list[Group]]
             if home is not stored:
                 home.newest_input = max(home.newest_input, number[node])
     return homes
+
+
+def reading(graph: Graph, node: Node, homes: dict[Node, list[Group]]) -> dict[Group, list[Node]]:
+    """The groups that read `node`, each with the members that do."""
+    readers: dict[Group, list[Node]] = {}
+    for consumer in dict.fromkeys(graph.users[node]):
+        for home in homes[consumer]:
+            readers.setdefault(home, []).append(consumer)
+    return readers
 
 
 def by_depth(graph: Graph) -> list[Node]:
@@ -124,6 +132,15 @@ def join_all(
         home.join(node, admission, store=False)
     homes[node] = list(readers)
     return True
+
+
+def worth_uniting(node: Node, access: Accesses) -> bool:
+    """Whether several kernels that want a value had better be one: it is no view, nor a cheap function of one array
+    that lies in memory anyway."""
+    if access(node).view or node.type.size == 1:
+        return False
+    arrays = [x for x in node.inputs if x.type.size > 1]
+    return access(node).costly or len(arrays) > 1 or any(x.op.body is not None for x in arrays)
 
 
 def worth_repeating(node: Node, readers: dict[Group, list[Node]], access: Accesses) -> bool:

@@ -364,6 +364,35 @@ class Group:
         self.outputs += other.outputs
         self.flat |= other.flat
 
+    def moved_to(self, other: Group) -> dict[Node, Affine | None] | None:
+        """The flats of the members, were they computed in the loops of `other`: loops of the same points in the same
+        order. None if these aren't, or if both compute some value at different places."""
+        if (self.full, self.outer) == (other.full, other.outer):
+            moved = dict(self.flat)
+        elif self.by_rows() or self.folds or math.prod(self.full) != math.prod(other.full):
+            return None
+        else:
+            axes = [axis for axis in self.axes() if axis.extent != 1]
+            if len(axes) != 1 or not other.enough(other.full, other.outer):
+                return None
+            whole = other.full_flat()
+            moved = {}
+            for node, flat in self.flat.items():
+                moved[node] = None if flat is None else whole * flat.coefficient(axes[0]) + flat.const
+        if any(node in other.flat and other.flat[node] != flat for node, flat in moved.items()):
+            return None
+        return moved
+
+    def take_in(self, other: Group, moved: dict[Node, Affine | None]) -> None:
+        """Compute what `other` computes as well; moved: where its members stand in the loops of this group."""
+        self.flat = {**moved, **self.flat}
+        self.points = {**other.points, **self.points}
+        self.repeated = {n: max(self.repeated.get(n, 0), other.repeated.get(n, 0)) for n in self.flat}
+        self.outputs += [node for node in other.outputs if node not in self.outputs]
+        self.strict |= other.strict
+        self.folds |= other.folds
+        self.newest_input = max(self.newest_input, other.newest_input)
+
     def join(self, node: Node, admission: Admission, store: bool) -> None:
         """Take `node` in as it was admitted."""
         flat = admission.flat

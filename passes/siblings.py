@@ -4,12 +4,16 @@ once.
 Forces in three directions fold three products with one distance; a norm's gradients fold one cotangent twice; a
 normalised x and its gradient run over x. None reads the other, so no kernel would hold both by itself, and what they
 share would be stored for all points, or read again.
+
+Kernels in the making that turn out to want one value are united likewise: a loss is the sum of what its gradient is
+made of.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
@@ -27,17 +31,19 @@ MAX_REACHED = 32  # groups that are looked through for a circle
 class Siblings:
     """The groups of rows or elements, by what they loop over. homes: for each node that was decided, its groups."""
 
-    def __init__(self, graph: Graph, access: Accesses, homes: Mapping[Node, list[Group]]) -> None:
+    def __init__(self, graph: Graph, access: Accesses, homes: dict[Node, list[Group]]) -> None:
         self._graph = graph
         self._access = access
         self._homes = homes
         self._groups: dict[Shape, list[Group]] = {}
+        self._known: dict[Group, list[Group]] = {}  # the list that a group stands in
         self._behind: dict[Node, frozenset[Node]] = {}
 
     def add(self, group: Group) -> None:
         """A group that results over the same points may join."""
         if not group.closed and not group.product:
-            self._groups.setdefault(group.full, []).append(group)
+            self._known[group] = self._groups.setdefault(group.full, [])
+            self._known[group].append(group)
 
     def adopt(self, node: Node, number: int, readers: Collection[Group]) -> Group | None:
         """The group that computes `node`, which no reader could compute, beside its own results; None: there is none
@@ -61,6 +67,42 @@ class Siblings:
                 home.join(node, admission, store=True)
                 return home
         return None
+
+    def unite(self, node: Node, readers: Mapping[Group, list[Node]]) -> bool:
+        """Make one group of two that read `node` point by point in the same order, and neither of which needs the
+        other's results: what would be stored by one and read by the other then never leaves the registers."""
+        in_order = [home for home, consumers in readers.items() if self.in_order(node, home, consumers)]
+        for later, home in pairwise(sorted(in_order, key=lambda home: home.by_rows())):
+            moved = later.moved_to(home) if self.room(later, home) else None
+            if moved is None or self.leads(later, home) or self.leads(home, later):
+                continue
+            for member in later.flat:
+                self._homes[member] = list(dict.fromkeys(home if h is later else h for h in self._homes[member]))
+            home.take_in(later, moved)
+            if later in self._known:
+                self._known.pop(later).remove(later)
+            return True
+        return False
+
+    def in_order(self, node: Node, home: Group, consumers: list[Node]) -> bool:
+        """Whether a group without a product reads each element of `node` at the point of its number."""
+        if home.closed or home.product or home.in_parts:
+            return False
+        admission = home.admit(node, consumers)
+        whole = admission is not None and (admission.full, admission.outer) == (home.full, home.outer)
+        return whole and admission is not None and home.in_order(node, admission.flat)
+
+    def room(self, one: Group, other: Group) -> bool:
+        """Whether a kernel could do what two groups do."""
+        size = math.prod(other.full)
+        streams = sum(result.type.size == size for home in (one, other) for result in home.outputs)
+        return one.has_room(other) and streams <= MAX_STREAMS
+
+    def leads(self, home: Group, other: Group) -> bool:
+        """Whether `other` may depend on results of `home`."""
+        users = {user: None for result in home.outputs for user in self._graph.users[result]}
+        readers = {group: None for user in users for group in self._homes.get(user, ()) if group is not home}
+        return self.reaches(readers, other)
 
     def admission(self, node: Node, home: Group) -> Admission | None:
         """How `node` would join: it loops exactly as the group does."""
