@@ -12,7 +12,7 @@ from . import chains, latency, memory
 from .libraries import LIBRARIES, installed
 from .measure import ROUNDS
 from .report import markdown, merged, plot, read_json, row, write_json
-from .suite import chosen, measured
+from .suite import chosen, measure
 from .work import LINES
 
 # OpenBLAS's idle threads spin for 0.1 s, on the core that the next library in turn wants; with this, for 0.1 ms.
@@ -60,7 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         outcomes = read_json(options.json, options.threads) if options.json and options.json.exists() else []
     except ValueError as error:
         parser.error(str(error))
-    for outcome in measured(selected, libraries, options.threads, options.dtype, options.rounds, _tell):
+    differing = 0
+    for work in selected:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{work.name} ...", end="", file=sys.stderr, flush=True)
+        try:
+            outcome = measure(work, libraries, options.threads, options.dtype, options.rounds)
+        except AssertionError as error:  # the others may still be measured
+            differing += 1
+            print("\r\033[K" * sys.stderr.isatty() + str(error), flush=True)
+            continue
         print("\r\033[K" * sys.stderr.isatty() + row(outcome), flush=True)
         outcomes = merged(outcomes, [outcome])
         if options.json:
@@ -68,11 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n" + markdown(outcomes))
     if options.plot:
         plot(outcomes, options.plot)
-
-
-def _tell(work: object) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{getattr(work, 'name', '')} ...", end="", file=sys.stderr, flush=True)
+    if differing:
+        sys.exit(f"{differing} of {len(selected)} works give different results in different libraries")
 
 
 if __name__ == "__main__":

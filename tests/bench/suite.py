@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,19 +148,14 @@ def check(work: Work, libraries: Mapping[str, Library], dtype: str) -> tuple[dic
     return runs, failed, far
 
 
-def measured(
-    selected: Sequence[Work], libraries: Mapping[str, Library], threads: int, dtype: str, rounds: int,
-    told: Callable[[Work], None] = lambda work: None,
-) -> Iterator[Outcome]:  # fmt: skip
-    """An outcome for each work, as soon as it is known. dtype: of the works that name none."""
-    for work in selected:
-        told(work)
-        kind = work.dtype or dtype
-        runs, failed, far = check(work, libraries, kind)
-        once = interleaved(runs, 1, 0.0)
-        total = sum(once.rounds[name][0] for name in runs)
-        least = min(SLICE, max(0.01, 3 * min(t[0] for t in once.rounds.values())))
-        fitting = int(SECONDS / max(2 * total, least * len(runs)))
-        times = interleaved(runs, max(3, min(rounds, fitting)), least)
-        limit = ceilings(threads).seconds(work.flops, work.bytes, kind) if work.flops or work.bytes else 0.0
-        yield Outcome(work, kind, ours_of(work), times, limit, far, failed)
+def measure(work: Work, libraries: Mapping[str, Library], threads: int, dtype: str, rounds: int) -> Outcome:
+    """dtype: of a work that names none. Raises AssertionError if the libraries' results differ."""
+    kind = work.dtype or dtype
+    runs, failed, far = check(work, libraries, kind)
+    once = interleaved(runs, 1, 0.0)
+    total = sum(once.rounds[name][0] for name in runs)
+    least = min(SLICE, max(0.01, 3 * min(t[0] for t in once.rounds.values())))
+    fitting = int(SECONDS / max(2 * total, least * len(runs)))
+    times = interleaved(runs, max(3, min(rounds, fitting)), least)
+    limit = ceilings(threads).seconds(work.flops, work.bytes, kind) if work.flops or work.bytes else 0.0
+    return Outcome(work, kind, ours_of(work), times, limit, far, failed)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from . import __main__ as command
 from . import chains, latency, memory
 from .libraries import installed
 from .measure import Times
@@ -108,6 +109,21 @@ def test_the_command() -> None:
     measured = run("Black-Scholes 1e3 float32", "--peers", "numpy", "--rounds", "3", "--threads", "1")
     assert measured.returncode == 0, measured.stderr
     assert "| geometric mean of the lines | 2 |" in measured.stdout
+
+
+def test_a_work_whose_results_differ_fails_the_command_and_not_the_other_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one_differs(work: Work, *_: object) -> Outcome:
+        assert "float32" in work.name, f"{work.name}: graphc and numpy differ"
+        return outcome(1e-3, 2e-3, work)
+
+    monkeypatch.setattr(command, "measure", one_differs)
+    with pytest.raises(SystemExit, match="1 of 2 works give different results"):
+        command.main(["Black-Scholes 1e3", "--peers", "numpy"])
+    told = capsys.readouterr().out
+    assert "Black-Scholes 1e3 float64: graphc and numpy differ" in told
+    assert "| 2.00 (Black-Scholes 1e3 float32) |" in told
 
 
 def test_compile_times_of_chains(tmp_path: Path) -> None:
