@@ -1,8 +1,8 @@
 """Prints loads and stores: an offset of the loop IR becomes a pointer, and the way in which lanes lie from there.
 
 Lanes that share an element are read once, as a scalar. Neighbours are one vector load; neighbours in reverse, one
-and a shuffle; anything else is a gather. Lanes beyond the loop's end,
-and those that a mask leaves out, don't touch memory.
+and a shuffle; lanes a few elements apart some of either, with what lies between them; anything else is a gather.
+Lanes beyond the loop's end, and those that a mask leaves out, don't touch memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from graphc.types import DType, Scalar, bool_, int64
 
 from . import scalars
 from .emitter import Emitter, Value, lane_mask, lane_numbers, literal, type_of
+from .target import APART
 
 ALIGNMENT = 64  # of what is allocated here, and of buffers in the arena
 
@@ -142,7 +143,14 @@ def load(e: Emitter, memory: Memory, at: Address, mask: Value | None, other: Sca
             found = _load_row(e, memory, _guarded(e, memory, at, mask), None, default, lanes.count)
             return e.select(mask, found, default)
         return _load_row(e, memory, at, acting(e, mask, lanes), default, lanes.count)
+    if mask is None and _apart(at, lanes):
+        return _load_apart(e, memory, at, default, lanes)
     return _gather(e, memory, at, mask, default, lanes)
+
+
+def _apart(at: Address, lanes: Lanes) -> bool:
+    """Whether lanes lie so near to each other, in order, that rows with what lies between them are worth moving."""
+    return 1 < at.stride <= APART < lanes.count and at.index is None
 
 
 def _load_shared(e: Emitter, memory: Memory, at: Address, mask: Value | None, default: Value, lanes: Lanes) -> Value:
@@ -184,6 +192,22 @@ def _load_row(e: Emitter, memory: Memory, at: Address, mask: Value | None, defau
         max(at.level, mask.level),
     )
     return _as_value(e, name, level, memory.dtype, lanes)
+
+
+def _load_apart(e: Emitter, memory: Memory, at: Address, default: Value, lanes: Lanes) -> Value:
+    """Lanes a few elements apart: picked from rows, of which the last ends with the last lane's element."""
+    count, end = lanes.count, at.stride * (lanes.live - 1) + 1  # elements from the first lane's to the last one's
+    found: Value | None = None
+    for first in range(0, end, count):
+        mask = None if first + count <= end else lane_mask(end - first, count)
+        row = _load_row(e, memory, beside(e, memory, at, first), mask, default, count)
+        here = {lane: lane * at.stride - first for lane in range(count) if first <= lane * at.stride < first + count}
+        if found is None:
+            found = e.shuffle(row, [here.get(lane, 0) for lane in range(count)])
+        else:
+            found = e.merge(found, row, [count + here[lane] if lane in here else lane for lane in range(count)])
+    assert found is not None
+    return found
 
 
 def _gather(e: Emitter, memory: Memory, at: Address, mask: Value | None, default: Value, lanes: Lanes) -> Value:
@@ -271,6 +295,8 @@ def store(e: Emitter, memory: Memory, at: Address, value: Value, mask: Value | N
             e.close_branch()
     elif at.stride == 1 and at.index is None:
         _store_row(e, memory, at, e.wide(value, lanes.count), acting(e, mask, lanes))
+    elif mask is None and _apart(at, lanes):
+        _store_apart(e, memory, at, e.wide(value, lanes.count), lanes)
     else:
         _scatter(e, memory, at, e.wide(value, lanes.count), acting(e, mask, lanes))
     e.forget(memory.overlapping)
@@ -297,6 +323,16 @@ def _store_row(e: Emitter, memory: Memory, at: Address, value: Value, mask: Valu
     e.module.declare(function, "void", stored_type(dtype, lanes), "ptr", flags)
     align = gcd(at.align, dtype.itemsize)
     e.line(f"call void @{function}({_stored(e, value)}, ptr align {align} {at.pointer}, {flags} {mask.text})")
+
+
+def _store_apart(e: Emitter, memory: Memory, at: Address, value: Value, lanes: Lanes) -> None:
+    """Lanes a few elements apart: each is moved to where it stands in some row, and the rows leave out the rest."""
+    for first in range(0, at.stride * (lanes.live - 1) + 1, lanes.count):
+        places = range(first, first + lanes.count)
+        held = [place % at.stride == 0 and place < at.stride * lanes.live for place in places]
+        row = e.shuffle(value, [place // at.stride if here else 0 for place, here in zip(places, held, strict=True)])
+        mask = "<" + ", ".join(f"i1 {str(here).lower()}" for here in held) + ">"
+        _store_row(e, memory, beside(e, memory, at, first), row, Value(mask, bool_, lanes.count))
 
 
 def _scatter(e: Emitter, memory: Memory, at: Address, value: Value, mask: Value | None) -> None:

@@ -19,6 +19,7 @@ from graphc.frozen import dataclass
 from graphc.types import DType
 
 CPUINFO = Path("/proc/cpuinfo")
+APART = 4  # elements from lane to lane up to which whole rows are read or written, and lanes shuffled, one for all
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 NATIVE = "native"  # a cpu whose name and features jit.py asks of LLVM
 

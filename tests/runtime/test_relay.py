@@ -15,7 +15,8 @@ from graphc.ir.node import Node, fresh_input
 from graphc.ops import convolution, elementwise, reduction
 from graphc.passes.fuse import fuse
 from graphc.runtime import relay
-from graphc.runtime.cpu.target import host
+from graphc.runtime.cpu.llvm import print_kernel
+from graphc.runtime.cpu.target import by_name, host
 from graphc.runtime.loop.lower import lower_node
 from graphc.runtime.loop.nest import Nest
 from graphc.runtime.loop.schedule.cpu import cost_cpu, schedule_cpu
@@ -162,3 +163,17 @@ def test_gradients_of_large_layers_have_sound_kernels(part: str, batch: int) -> 
     cost, schedule = partial(cost_cpu, target=target), partial(schedule_cpu, target=target)
     for model in (None, cost):
         assert plan(fuse(Graph([x, w, g], [output])), schedule=schedule, cost=model).steps
+
+
+def test_a_strided_convolutions_input_gradient_scatters_nothing() -> None:
+    """Every other column of the image belongs to one set of the kernel's columns: tiles are transposed, and written
+    by rows that leave out the others."""
+    target = by_name("x86-64-v4")
+    x, w = new(8, 64, 28, 28), new(32, 64, 3, 3)
+    y = convolution.conv(x, w, stride=2, padding=1)
+    g = new(*y.shape)
+    fused = fuse(Graph([x, w, g], [convolution.CONV.vjp[0](g, y, x, w, **y.attrs)]))
+    program = plan(fused, schedule=partial(schedule_cpu, target=target), cost=partial(cost_cpu, target=target))
+    kernels = [print_kernel(step.kernel, target) for step in program.steps if isinstance(step, KernelCall)]
+    assert not any("masked.scatter" in text for text in kernels)
+    assert any("masked.store" in text for text in kernels)

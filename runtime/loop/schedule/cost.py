@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index
-from graphc.runtime.cpu.target import Target
+from graphc.runtime.cpu.target import APART, Target
 from graphc.runtime.loop.ir import Accumulate, Buffer, Expr, Load, Var
 from graphc.runtime.loop.nest import Nest, Stage
 from graphc.types import DType, float32
@@ -57,11 +57,15 @@ class Access:
         return bool(self.at.coefficient(axis)) or axis.name in self.varies
 
     def turned(self, lanes: Axis, rows: Rows) -> tuple[Axis, int] | None:
-        """A row of a tile along which neighbours lie, where they don't along the lanes: a square of registers can be
-        transposed between memory and the lanes."""
+        """A row of a tile along which elements lie side by side, or nearly so, where they don't along the lanes: a
+        square of registers can be transposed between memory and the lanes."""
         if lanes.name in self.varies or self.at.coefficient(lanes) in (0, 1):
             return None
-        found = [(axis, size) for axis, size in rows if self.at.coefficient(axis) == 1 and axis.name not in self.varies]
+        found = [
+            (axis, size)
+            for axis, size in rows
+            if 0 < self.at.coefficient(axis) <= APART and axis.name not in self.varies
+        ]
         return next(((axis, size) for axis, size in found if size >= LEAST_TURNED), None)
 
     def cost(self, lanes: Axis | None, width: int, rows: Rows = ()) -> float:
@@ -73,7 +77,8 @@ class Access:
         turned = self.turned(lanes, rows)
         if turned is not None:
             whole = width * -(-turned[1] // width) / turned[1]
-            return mask + whole * (TURN + (CONTIGUOUS_STORE if self.store else CONTIGUOUS_LOAD))
+            moved = CONTIGUOUS_STORE if self.store else CONTIGUOUS_LOAD
+            return mask + whole * (TURN + moved * self.at.coefficient(turned[0]))
         if lanes.name in self.varies or stride not in (0, 1):
             return mask + width * (LANE_STORE if self.store else LANE_LOAD)
         if stride == 1:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from graphc.ir.expr import Axis, Call
+from graphc.runtime.cpu.target import APART
 from graphc.runtime.loop.ir import Alloc, Block, Buffer, Check, Expr, Let, Load, Offset, Stmt, Store, Var
 
 from .cost import LEAST_TURNED
@@ -65,7 +66,7 @@ def _row(access: Load | Store, tile: Tile) -> Axis | None:
         return None
     if access.mask is not None and any(isinstance(part, Var | Load) for part in parts(access.mask)):
         return None
-    rows = (r for r in tile.rows if r.extent >= LEAST_TURNED and at.affine.coefficient(r) == 1)
+    rows = (r for r in tile.rows if r.extent >= LEAST_TURNED and 0 < at.affine.coefficient(r) <= APART)
     return next(rows, None)
 
 

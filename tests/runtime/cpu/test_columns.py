@@ -137,3 +137,24 @@ def test_sums_over_rows_that_fill_no_vectors(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(
         found.numpy(), wanted.numpy(), rtol=2e-5, atol=2e-5 * float(np.abs(wanted.numpy()).max())
     )
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 5])
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_columns_a_few_elements_apart(target: str, step: int) -> None:
+    """What lies between them is left as it was."""
+    rows, lane, each = Axis("row", 9), Axis("lane", 21), Axis("each", 21)
+    p, o = Buffer("p", float32, 9 * 21), Buffer("o", float32, 21 * 9 * step)
+    kept = Buffer("kept", float32, 9 * 32, "register")
+    fill = Store(kept, Offset(affine(rows) * 32 + lane), Load(p, Offset(affine(rows) * 21 + lane)))
+    at = Offset(affine(each) * (9 * step) + affine(rows) * step)
+    put = Store(o, at, Load(kept, Offset(affine(rows) * 32 + each)))
+    body: Block = (For(rows, "unroll", (For(lane, "vector", (fill,), 16),)),)
+    after: Block = (For(each, "unroll", (For(rows, "vector", (put,), 16),)),)
+    kernel = Kernel("apart", (p, o), (Alloc(kept), *body, *after))
+    numbers = np.random.default_rng(2).normal(size=p.size).astype(np.float32)
+    status, found = run_native(kernel, {"p": numbers, "o": np.full(o.size, 7, np.float32)}, target)
+    assert status == 0
+    wanted = np.full((21, 9, step), 7, np.float32)
+    wanted[:, :, 0] = numbers.reshape(9, 21).T
+    np.testing.assert_array_equal(found["o"].reshape(wanted.shape), wanted)
