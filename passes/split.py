@@ -29,6 +29,7 @@ from .groups import FEW_POINTS
 MUCH = 1 << 15  # elements from which on one thread is too few
 PARTS = 4  # times few_points: how many results the first step has at least, so that threads end together
 LEAST_PART = 256  # elements that one of them folds
+LINE = 16  # elements: a cache line or two
 
 LARGE = 1 << 22  # bytes of an array whose columns are folded in parts: more than second-level caches hold
 RUNS = (32, 64)  # at least and at most so many parts
@@ -106,12 +107,20 @@ def _columns(operand: Node, fold: Primitive, rows: int, columns: int, shape: Sha
 
 
 def _cut(reduced: list[tuple[int, int]], results: int, few_points: int) -> tuple[int, int] | None:
-    """(dimension, number of parts): the fewest parts that make enough results, of the outermost dimension that can."""
+    """(dimension, number of parts): the fewest parts that make enough results, of the outermost dimension that can.
+
+    Up to twice as many are taken to have parts of whole cache lines: the vectors of each lie on their boundaries then.
+    """
     size = math.prod(n for _, n in reduced)
     for axis, extent in reduced:
+        least = 0
         for parts in range(-(-PARTS * few_points // results), extent + 1):
-            if size // parts < LEAST_PART:
+            if size // parts < LEAST_PART or (least and parts > 2 * least):
                 break
             if extent % parts == 0:
-                return axis, parts
+                least = least or parts
+                if size // parts % LINE == 0:
+                    return axis, parts
+        if least:
+            return axis, least
     return None

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from graphc.types import Shape
 
 HUGE_PAGE = 2 * 2**20
+LENT = 2**20  # results of so many bytes and more are kept for reuse; below, malloc does that itself
 KEEP = 4  # blocks that wait for their next use, of one size
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from graphc.errors import AliasError, ArgumentError, CompileError, DTypeError, IndexingError, ShapeError
 from graphc.frozen import dataclass
-from graphc.runtime.blocks import KEEP, Block, Lender
+from graphc.runtime.blocks import KEEP, LENT, Block, Lender
 from graphc.runtime.cache import DiskCache, content_key, disk_cache, source_digest
 from graphc.runtime.cpu import gate, jit
 from graphc.runtime.cpu.gate import INPUT, OUTPUT, STATE
@@ -35,7 +35,6 @@ Array = npt.NDArray[Any]
 ENTRY = "graphc_entry"  # i64 (ptr table, ptr arena, ptr constants)
 ALIGNMENT = 64  # of the arena and of each constant
 LONG = 4096  # points of work; from there on others may have the interpreter lock meanwhile
-LENT = 2**20  # results of so many bytes and more are kept for reuse; below, malloc does that itself
 
 _ROLES = {INPUT: "input", STATE: "state", OUTPUT: "output"}
 
@@ -328,7 +327,8 @@ def _dense(array: Array) -> Array:
 
 
 def _lender(argument: Argument) -> Callable[[], Array] | None:
-    """What gives arrays for a large output, uninitialised; None where a new array costs less."""
+    """What gives arrays for a large output, uninitialised; None where a new array costs less. Programs rely on such
+    outputs to start on a page."""
     if TensorType(argument.shape, argument.dtype).nbytes < LENT:
         return None
     return Lender(argument.shape, argument.dtype.numpy).take

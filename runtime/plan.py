@@ -8,7 +8,7 @@ the result is copied at the end.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from graphc.passes.access import Accesses
 from graphc.primitive import Fact
 from graphc.types import DType
 
+from .blocks import LENT
 from .gemm import as_gemm
 from .layout import Layouts
 from .loop.ir import Buffer, Kernel, Load, Offset, Store
@@ -34,9 +35,11 @@ from .memory import Lifetime, place
 from .program import KernelCall, MatmulCall, Place, Program, Step
 from .relay import Copies, Cost, copies
 from .relay import copying as relaying
+from .stream import streamed
 from .values import Part, Value, joins, parts_in_place, shifts, window_of
 
 Schedule = Callable[[Nest], Kernel]
+Stream = Callable[[Kernel, Sequence[Place]], frozenset[str]]
 
 BLAS_RESULT = 1 << 24  # elements of a product from which on BLAS computes it
 FEW = 1 << 10  # bytes: what a work of a few numbers reads and writes
@@ -50,6 +53,7 @@ def plan(
     layouts: Layouts | None = None,
     planned: Callable[[Step], object] = lambda step: None,
     cost: Cost | None = None,
+    stream: Stream | None = None,
 ) -> Program:
     """The program of a fused graph.
 
@@ -58,9 +62,12 @@ def plan(
     schedule: how a nest becomes a kernel. blas_result: plain products with at least so many elements go to BLAS.
     layouts: of values that shouldn't lie in C order. planned: is told each step as soon as it is known, in order.
     cost: cycles of a nest, to tell which operands to copy into another order first; without it none is.
+    stream: which params of a kernel are written past the caches, when they lie at these places; without it none is.
     Raises VerifyError if the graph isn't fused, or an output can't overwrite its input for its type.
     """
-    return _Planner(graph, dict(state or {}), schedule, blas_result, layouts or Layouts(), planned, cost).program()
+    return _Planner(
+        graph, dict(state or {}), schedule, blas_result, layouts or Layouts(), planned, cost, stream
+    ).program()
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +90,7 @@ class _Planner:
     layouts: Layouts
     planned: Callable[[Step], object]
     cost: Cost | None
+    stream: Stream | None
     values: dict[Node, Value] = field(default_factory=dict)
     relaid: dict[tuple[Value, Storage], Value] = field(default_factory=dict)  # copies in another order
     works: list[_Work] = field(default_factory=list)
@@ -90,6 +98,7 @@ class _Planner:
     messages: dict[str, int] = field(default_factory=dict)
     nests: dict[tuple[object, ...], Nest] = field(default_factory=dict)
     kernels: dict[Nest, Kernel] = field(default_factory=dict)
+    streaming: dict[tuple[str, frozenset[str]], Kernel] = field(default_factory=dict)  # by the kernel's name
     arena: int = 0
 
     def program(self) -> Program:
@@ -234,7 +243,7 @@ class _Planner:
             claimed.add(value)
             value.target = target
             if target is None:
-                value.place = Place("argument", own)
+                value.place = Place("argument", own, lent=value.nbytes >= LENT)
                 own += 1
 
     # ------------------------------------------------------------------ places
@@ -324,6 +333,10 @@ class _Planner:
             name = f"k{len(self.kernels)}_{work.nest.name}"
             kernel = self.kernels[plain] = self.schedule(replace(work.nest, name=name))
             verify(kernel)  # a hundred microseconds, always on: a backend prints what it is given
+        names = frozenset() if self.stream is None else self.stream(kernel, places)
+        if names:
+            known = self.streaming.get((kernel.name, names))
+            kernel = self.streaming[kernel.name, names] = known or streamed(kernel, names)
         return KernelCall(kernel, places)
 
 

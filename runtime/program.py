@@ -19,12 +19,14 @@ class Place:
     """Where a buffer's first element lies.
 
     kind "argument": entry `index` of the call's pointer table. "arena": the arena. "constant": entry `index` of
-    Program.constants. offset: bytes after its start; both arena and constants are aligned to 64 bytes.
+    Program.constants. offset: bytes after its start; both arena and constants are aligned to 64 bytes, and so are
+    arguments that are `lent`.
     """
 
     kind: OneOf["argument", "arena", "constant"]
     index: int = 0
     offset: int = 0
+    lent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

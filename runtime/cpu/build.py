@@ -11,6 +11,7 @@ from graphc.runtime.layout import assign
 from graphc.runtime.loop.schedule.cpu import cost_cpu, schedule_cpu
 from graphc.runtime.plan import plan
 from graphc.runtime.program import Program, Step
+from graphc.runtime.stream import worth_streaming
 from graphc.runtime.timing import Times, timed
 from graphc.types import float32
 
@@ -35,7 +36,7 @@ def program(
     layouts = assign(graph, target.lanes(float32))
     schedule = Search(target, search).schedule if search else partial(schedule_cpu, target=target)
     cost = partial(cost_cpu, target=target)
-    return plan(graph, state, schedule=schedule, layouts=layouts, planned=planned, cost=cost)
+    return plan(graph, state, schedule=schedule, layouts=layouts, planned=planned, cost=cost, stream=worth_streaming)
 
 
 def make(graph: Graph, state: Mapping[int, int], seconds: Times, search: float, compilation: Compilation) -> Program:

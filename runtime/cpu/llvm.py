@@ -22,7 +22,7 @@ from math import ceil, gcd, prod
 from graphc.errors import CompileError
 from graphc.frozen import dataclass
 from graphc.ir.expr import Axis
-from graphc.runtime.loop.ir import Block, Check, For, If, Kernel
+from graphc.runtime.loop.ir import Block, Check, For, If, Kernel, Store
 from graphc.runtime.program import KernelCall, MatmulCall, Place, Program, Step
 from graphc.types import int64
 
@@ -106,7 +106,7 @@ class _Variant:
     @staticmethod
     def of(call: KernelCall) -> _Variant:
         alignments = tuple(
-            gcd(ALIGNMENT, place.offset) if place.kind == "arena" else buffer.dtype.itemsize
+            gcd(ALIGNMENT, place.offset) if place.kind == "arena" or place.lent else buffer.dtype.itemsize
             for place, buffer in zip(call.places, call.kernel.params, strict=True)
         )
         return _Variant(_Same(call.kernel), alignments)
@@ -130,6 +130,16 @@ def has_checks(block: Block) -> bool:
     return any(
         isinstance(statement, Check) or (isinstance(statement, For | If) and has_checks(statement.body))
         for statement in block
+    )
+
+
+def _streams(block: Block) -> bool:
+    """Whether a block holds streaming stores, but for those that other threads may make."""
+    return any(
+        (isinstance(s, Store) and s.streaming)
+        or (isinstance(s, If) and _streams(s.body))
+        or (isinstance(s, For) and s.kind != "parallel" and _streams(s.body))
+        for s in block
     )
 
 
@@ -173,9 +183,17 @@ class _Printer:
         statements = self.statements(kernel, alignments)
         statements.spawn = lambda loop: self.parallel(kernel, loop, alignments, statements, name)
         statements.block(kernel.body)
+        self.fence(statements.e, kernel.body)
         linkage = "" if public else "internal "
         header = f"define {linkage}void @{name}({', '.join(_parameters(kernel, alignments))}) #0 {{"
         self.functions.append(statements.e.text(header))
+
+    def fence(self, e: Emitter, body: Block) -> None:
+        """Wait for what this thread has streamed. Others learn that it is done by ordinary stores, which x86 doesn't
+        keep behind streaming ones; barriers of other processors do."""
+        if self.target.x86 and _streams(body):
+            self.module.declarations["llvm.x86.sse.sfence"] = "declare void @llvm.x86.sse.sfence()"
+            e.line("call void @llvm.x86.sse.sfence()")
 
     def statements(self, kernel: Kernel, alignments: tuple[int, ...]) -> Statements:
         """A printer of statements that sees the kernel's params."""
@@ -238,6 +256,7 @@ class _Printer:
             bind_row_major(statements, axes, start)
         statements.block(body)
         e.close_loop()
+        self.fence(e, body)
         e.close_branch()
         parameters += ["i64 %begin", "i64 %end"]
         self.functions.append(e.text(f"define internal void @{task}_body({', '.join(parameters)}) #0 {{"))

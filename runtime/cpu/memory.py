@@ -277,13 +277,15 @@ def beside(e: Emitter, memory: Memory, at: Address, steps: int) -> Address:
 # ------------------------------------------------------------------------------------------- stores
 
 
-def store(e: Emitter, memory: Memory, at: Address, value: Value, mask: Value | None, lanes: Lanes) -> None:
+def store(
+    e: Emitter, memory: Memory, at: Address, value: Value, mask: Value | None, lanes: Lanes, streaming: bool = False
+) -> None:
     """Write `value` where the mask holds. Lanes that share an element must agree on its value."""
     if memory.size == 0:
         return
     if mask is not None and mask.lanes == 1:
         e.open_branch(mask.text, frozenset((memory.overlapping[0],)))
-        store(e, memory, at, value, None, lanes)
+        store(e, memory, at, value, None, lanes, streaming)
         e.close_branch()
     elif at.shared and mask is None:
         _store_scalar(e, memory, at, e.lane(value, lanes.live - 1))
@@ -294,7 +296,7 @@ def store(e: Emitter, memory: Memory, at: Address, value: Value, mask: Value | N
             _store_scalar(e, memory, at, e.lane(value, lane))
             e.close_branch()
     elif at.stride == 1 and at.index is None:
-        _store_row(e, memory, at, e.wide(value, lanes.count), acting(e, mask, lanes))
+        _store_row(e, memory, at, e.wide(value, lanes.count), acting(e, mask, lanes), streaming)
     elif mask is None and _apart(at, lanes):
         _store_apart(e, memory, at, e.wide(value, lanes.count), lanes)
     else:
@@ -314,10 +316,17 @@ def _store_scalar(e: Emitter, memory: Memory, at: Address, value: Value) -> None
     e.line(f"store {_stored(e, value)}, ptr {at.pointer}, align {gcd(at.align, memory.dtype.itemsize)}")
 
 
-def _store_row(e: Emitter, memory: Memory, at: Address, value: Value, mask: Value | None) -> None:
+def _store_row(
+    e: Emitter, memory: Memory, at: Address, value: Value, mask: Value | None, streaming: bool = False
+) -> None:
     lanes, dtype = value.lanes, memory.dtype
     if mask is None:
-        e.line(f"store {_stored(e, value)}, ptr {at.pointer}, align {gcd(at.align, lanes * dtype.itemsize)}")
+        align = gcd(at.align, lanes * dtype.itemsize)
+        hint = ""
+        if streaming and align % min(e.module.target.vector_bits // 8, lanes * dtype.itemsize) == 0:
+            e.module.declarations["!0"] = "!0 = !{i32 1}"
+            hint = ", !nontemporal !0"  # the instruction faults where a vector doesn't lie on its boundary
+        e.line(f"store {_stored(e, value)}, ptr {at.pointer}, align {align}{hint}")
         return
     function, flags = f"llvm.masked.store.{_suffix(dtype, lanes)}.p0", type_of(bool_, lanes)
     e.module.declare(function, "void", stored_type(dtype, lanes), "ptr", flags)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from graphc.errors import CompileError
 from graphc.frozen import dataclass
@@ -40,6 +40,7 @@ from .registers import Column, Registers, read_column, read_slot
 from .transpose import apart, copy_square, turned
 
 MAX_FRAME = 1 << 20  # bytes of scratch memory in one function's frame; threads have 8 MiB or more
+Place: TypeAlias = Memory | Registers
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 
 
@@ -93,8 +94,8 @@ class Statements:
                     self.alloc(buffer, block[position + 1 :])
                 case Let(var, value):
                     self.variables[var.name] = self.value(value)
-                case Store(buffer, offset, value, mask):
-                    self.store(buffer, offset, self.value(value), self.mask(mask))
+                case Store():
+                    self.store(statement)
                 case Accumulate():
                     self.accumulate(statement)
                 case Prefetch(buffer, at):
@@ -374,9 +375,7 @@ class Statements:
                 terms.append(Term(binding.start, coefficient, binding.multiple))
         return const, terms, stride
 
-    def get(
-        self, place: Memory | Registers, element: Slot | Column | Address, mask: Value | None, other: float = 0
-    ) -> Value:
+    def get(self, place: Place, element: Slot | Column | Address, mask: Value | None, other: float = 0) -> Value:
         """The elements' values; `other` where the mask is false."""
         if isinstance(element, Address):
             assert isinstance(place, Memory)
@@ -388,10 +387,12 @@ class Statements:
             found = read_slot(self.e, place, element)
         return found if mask is None else self.e.select(mask, found, literal(other, place.dtype))
 
-    def put(self, place: Memory | Registers, element: Slot | Address, value: Value, mask: Value | None) -> None:
+    def put(
+        self, place: Place, element: Slot | Address, value: Value, mask: Value | None, stream: bool = False
+    ) -> None:
         if isinstance(element, Address):
             assert isinstance(place, Memory)
-            memory.store(self.e, place, element, value, mask, self.lanes)
+            memory.store(self.e, place, element, value, mask, self.lanes, stream)
             return
         assert isinstance(place, Registers)
         place.turned.clear()
@@ -405,11 +406,10 @@ class Statements:
         text = self.e.lane(value, self.lanes.live - 1).text if lanes == 1 else self.e.operand(value, lanes)
         self.e.line(f"store {type_of(place.dtype, lanes)} {text}, ptr {place.slots[element]}")
 
-    def store(self, buffer: Buffer, offset: Offset, value: Value, mask: Value | None) -> None:
-        if mask is not None and mask.const is False:
-            return
-        place, element = self.target(buffer, offset)
-        self.put(place, element, value, mask)
+    def store(self, statement: Store) -> None:
+        value, mask = self.value(statement.value), self.mask(statement.mask)
+        if mask is None or mask.const is not False:
+            self.put(*self.target(statement.buffer, statement.offset), value, mask, statement.streaming)
 
     def prefetch(self, buffer: Buffer, at: Affine) -> None:
         _, element = self.element(buffer, Offset(at))

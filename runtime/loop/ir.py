@@ -6,7 +6,7 @@
     stmt    := For(axis, kind, body, width)                  kind: serial | parallel | unroll | vector
              | Alloc(buffer)                                 register or scratch memory, scoped to the block
              | Let(var, expr)
-             | Store(buffer, offset, expr, mask)
+             | Store(buffer, offset, expr, mask, streaming)
              | Accumulate(buffer, offset, op, expr, mask)    buffer[offset] = op(buffer[offset], expr)
              | Prefetch(buffer, affine)                      this element will soon be read: a hint, it changes nothing
              | If(condition, body)                           the condition is the same for all lanes
@@ -113,10 +113,13 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Store:
+    """streaming: whole vectors that lie on their boundaries may go past the caches, which would keep them in vain."""
+
     buffer: Buffer
     offset: Offset
     value: Expr
     mask: Expr | None = None
+    streaming: bool = False
 
 
 @dataclass(frozen=True, slots=True)

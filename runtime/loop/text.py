@@ -132,8 +132,9 @@ def statement_text(statement: Stmt) -> str:
             return f"alloc {_buffer(buffer)}"
         case Let(var, value):
             return f"{var.name}: {var.dtype.short} = {expr_text(value)}"
-        case Store(buffer, offset, value, mask):
-            return f"{buffer.name}[{offset_text(offset)}] = {expr_text(value)}{_if(mask)}"
+        case Store(buffer, offset, value, mask, streaming):
+            head = "stream " if streaming else ""
+            return f"{head}{buffer.name}[{offset_text(offset)}] = {expr_text(value)}{_if(mask)}"
         case Accumulate(buffer, offset, op, value, mask, atomic):
             head = "atomic " if atomic else ""
             return f"{head}{buffer.name}[{offset_text(offset)}] {_ACCUMULATE[op]} {expr_text(value)}{_if(mask)}"
