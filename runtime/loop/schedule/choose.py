@@ -29,6 +29,7 @@ PACK, PACK_SQUARES, PACK_RUNS = 2.1, 0.5, 0.2
 MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
 MOST_LOCALS = 512 << 10  # bytes of a tile's own memory
 MANY_STREAMS = 4  # arrays that an epilogue reads or writes
+SHORT_RUN = 15.0  # cycles to get from one row of an array to the next, if a run is no longer than a tile
 MOST_PANEL = 128 << 10  # bytes of results kept for an epilogue
 CLEARLY_WORSE = 4.0
 TRANSPOSED = 4  # vectors side by side in a transposition
@@ -130,21 +131,21 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
             size[lanes] = block or lanes.extent
         trips = {axis: -(-axis.extent // size.get(axis, 1)) for axis in nest.outer}
         parallel = cycles >= WORTH_FORKING
-        panel = packed is None and _panel(facts, lanes, size, trips)
-        moved, order = _order(facts, lanes, packed, panel, size, trips, cycles if parallel else 0.0)
-        grain = 0
-        if parallel and order:
-            shared = next((trips[axis] for axis in order if trips[axis] > 1), 1)
-            grain = max(1, round(WORTH_A_RANGE * shared / cycles), shared // MOST_RANGES)
-        if not inner:
-            moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
-        abreast = 1 if inner else _abreast(facts, lanes, block)
         wide = bool(inner) and lanes is not None and block > MOST_VECTORS * width
-        plan = Plan(
-            width, lanes, stage_lanes, block, rows, order, grain, packed, panel and not wide, None, abreast, wide
-        )
-        if packed is None or _packed_bytes(packed, nest, block) <= MOST_PACKED:
-            yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
+        short = 0.0 if packed is not None or wide else _short_runs(facts, lanes, size, trips)
+        for panel in (False, True) if short else (False,):
+            moved, order = _order(facts, lanes, packed, panel, size, trips, cycles if parallel else 0.0)
+            moved += 0.0 if panel else short
+            grain = 0
+            if parallel and order:
+                shared = next((trips[axis] for axis in order if trips[axis] > 1), 1)
+                grain = max(1, round(WORTH_A_RANGE * shared / cycles), shared // MOST_RANGES)
+            if not inner:
+                moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
+            abreast = 1 if inner else _abreast(facts, lanes, block)
+            plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel, None, abreast, wide)
+            if packed is None or _packed_bytes(packed, nest, block) <= MOST_PACKED:
+                yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
         if inner and own is not None and not wide and moved > cycles / 4 and splittable(facts, stage):
             tile = {axis: size.get(axis, 1) for axis in nest.outer}
             loads = [_packed(access, packed, lanes, size) for access in stage.fold_loads]
@@ -156,6 +157,7 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
                 ):
                     continue
                 lost = cycles * _imbalance(trips[turned[0]]) if parallel else 0.0
+                lost += short if turned[0] == lanes else 0.0
                 pieces = replace(plan, order=turned, panel=False, split=split)
                 yield max(cycles, apart + lost) + OVERLAP * min(cycles, apart + lost), pieces
 
@@ -208,16 +210,19 @@ def _conflicting(facts: Facts, lanes: Axis | None) -> Access | None:
     return None
 
 
-def _panel(facts: Facts, lanes: Axis | None, size: dict[Axis, int], trips: dict[Axis, int]) -> bool:
-    """Whether the last stages, after folds, work on so many arrays that they want long runs."""
+def _short_runs(facts: Facts, lanes: Axis | None, size: dict[Axis, int], trips: dict[Axis, int]) -> float:
+    """Cycles lost if the last stages, after folds, work on many arrays in runs as short as a tile; 0 where they could
+    not do so in long ones."""
     last = facts.stages[-1]
     if lanes is None or trips[lanes] < 2 or last.stage.axes or facts.nest.locals or len(facts.stages) < 2:
-        return False
+        return 0.0
     runs = [access for access in last.accesses if access.at.coefficient(lanes) == 1]
     points = prod(n for axis, n in size.items() if axis != lanes) * lanes.extent
     others = [axis for axis in trips if axis != lanes and trips[axis] > 1]
     small = points * runs[0].buffer.dtype.itemsize <= MOST_PANEL if runs else False
-    return len(runs) >= MANY_STREAMS and small and 0 < len(others) < PERMUTED
+    if len(runs) < MANY_STREAMS or not small or not 0 < len(others) < PERMUTED:
+        return 0.0
+    return SHORT_RUN * len(runs) * trips[lanes] * prod(axis.extent for axis in facts.nest.outer if axis != lanes)
 
 
 def _abreast(facts: Facts, lanes: Axis | None, block: int) -> int:

@@ -16,6 +16,7 @@ from graphc.types import bool_, int64
 from .borders import Pieces, pieces
 from .choose import Plan
 from .cost import ARITHMETIC, SIMPLE, Access, Facts
+from .fetch import fetch
 from .folds import emit_stage, piece_of
 from .rewrite import Rewriter, expressions, parts, variables
 from .split import Split
@@ -270,12 +271,14 @@ class _Emitter:
             body += (Alloc(own),)
             buffers[local.name] = (own, tile.size, tile.offset())
         rewriter = replace(rewriter, buffers=buffers)
-        for stages in self.groups:
+        for place, stages in enumerate(self.groups):
             if stages[0].axes:
                 number = self.nest.stages.index(stages[0])
+                soon = self.groups[place + 1] if place + 1 < len(self.groups) else ()
+                fetched = None if any(s.axes for s in soon) else fetch(self.nest, soon, rewriter, tile)
                 own_lanes = self.plan.stage_lanes[number]
                 facts = self.facts.stages[number]
-                done, found = emit_stage(facts, own_lanes, self.plan, rewriter, tile, self.partial)
+                done, found = emit_stage(facts, own_lanes, self.plan, rewriter, tile, self.partial, fetched)
             else:
                 done, found = self.points(stages, rewriter, tile)
             body += done

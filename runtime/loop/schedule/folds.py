@@ -37,6 +37,7 @@ from graphc.types import Scalar, bool_, int64
 
 from .choose import Plan
 from .cost import StageFacts
+from .fetch import Fetch
 from .memory import Traffic
 from .rewrite import FALSE, TRUE, Rewriter, affines, conjunction, conjuncts, parts
 from .staging import ahead, staged
@@ -55,15 +56,17 @@ def emit_stage(
     rewriter: Rewriter,
     tile: Tile,
     partial: Mapping[str, Load],
+    fetch: Fetch | None,
 ) -> tuple[Block, dict[str, Expr]]:
     """The statements, and where later stages find the folds' results.
 
     own: the stage's axis that fills lanes, if no outer one does; `plan.block` of its points are taken side by side.
     partial: where the folds' values so far lie, if they are summed in pieces; they go on from there, and go back.
+    fetch: what later stages need.
     """
     sizes = {axis: plan.tile(axis) for axis in plan.order}
     outside = plan.split.whole if partial and plan.split is not None else ()
-    return _Stage(facts, facts.stage, own, plan.block, sizes, rewriter, tile, partial, outside).emit()
+    return _Stage(facts, facts.stage, own, plan.block, sizes, rewriter, tile, partial, outside, fetch).emit()
 
 
 def piece_of(axis: Axis, rewriter: Rewriter) -> Axis:
@@ -84,6 +87,7 @@ class _Stage:
     tile: Tile
     partial: Mapping[str, Load]
     outside: tuple[Axis, ...]
+    fetch: Fetch | None
 
     def emit(self) -> tuple[Block, dict[str, Expr]]:
         width, rows = self.tile.width, self.tile.rows
@@ -195,6 +199,15 @@ class _Stage:
         piece = piece_of(axis, rewriter)
         if axis != self.own:
             kind: Kind = "unroll" if self.stage.folds and self.written_out(inner) else "serial"
+            if self.fetch is not None and kind == "serial" and len(order) == len(self.stage.axes):
+                start = rewriter.affine(Affine() + axis) - piece
+
+                def repeated(at: Affine) -> Block:
+                    inside = rewriter.with_axes({axis.name: start + at})
+                    left = [Rewriter({axis.name: at}).expr(c) for c in conditions]
+                    return self.loop(rest_order, inside, inner, left, accumulators)
+
+                return self.fetch.along(piece, prod(a.extent for a in rest_order), repeated)
             return (For(piece, kind, self.loop(rest_order, rewriter, inner, conditions, accumulators)),)
         assert inner.lanes is not None
         start = rewriter.affine(Affine() + axis) - piece

@@ -8,10 +8,11 @@ from graphc.ir.expr import Axis
 
 from .cost import Access
 
-LEVELS = ((36 << 10, 1 / 40), (640 << 10, 1 / 12))  # a cache's useful size, cycles to bring a byte into it
+PAGE_HALF = 2048  # bytes: lines so far apart are of one set in every first-level cache, if a power of two
+# A cache's useful size, cycles to bring a byte into it, how far apart lines are of one set.
+LEVELS = ((36 << 10, 1 / 40, PAGE_HALF), (640 << 10, 1 / 12, 64 << 10))
 LINE = 64
 CONFLICTS = 16
-PAGE_HALF = 2048  # bytes: lines so far apart are of one set in every first-level cache, if a power of two
 MANY = 16  # lines that a set of a cache can hold
 
 
@@ -26,7 +27,7 @@ class Traffic:
         self.bits = {axis: 1 << number for number, axis in enumerate(trips)}
         self.trips = {self.bits[axis]: count for axis, count in trips.items()}
         self.accesses = [_Strides(access, self.bits, tile) for access in accesses]
-        self._touched: dict[int, tuple[list[int], int]] = {}
+        self._touched: dict[int, tuple[list[int], list[int]]] = {}
 
     def cycles(self, order: Sequence[Axis]) -> float:
         """Cycles spent bringing data into the caches when the loops in `order` run, outermost first.
@@ -44,8 +45,8 @@ class Traffic:
             found.append(self.touched(inside))
             times.append(times[-1] * self.trips[loop])
         total = 0.0
-        for size, price in LEVELS:
-            j = next((j for j, (_, room) in enumerate(found) if room <= size), -1)
+        for level, (size, price, _) in enumerate(LEVELS):
+            j = next((j for j, (_, room) in enumerate(found) if room[level] <= size), -1)
             if j <= 0:  # all of it fits, or not even what one tile needs
                 total += sum(found[j][0]) * (times[-1] if j else 1) * price
                 continue
@@ -58,12 +59,13 @@ class Traffic:
                 total += times[around] * moved * price
         return total
 
-    def touched(self, inside: int) -> tuple[list[int], int]:
-        """For each access the bytes touched while the loops of `inside` run, and the room that all take in a cache."""
+    def touched(self, inside: int) -> tuple[list[int], list[int]]:
+        """For each access the bytes touched while the loops of `inside` run, and the room that all take in caches."""
         known = self._touched.get(inside)
         if known is None:
             both = [access.footprint(inside) for access in self.accesses]
-            known = self._touched[inside] = [once for once, _ in both], sum(room for _, room in both)
+            rooms = [sum(room[level] for _, room in both) for level in range(len(LEVELS))]
+            known = self._touched[inside] = [once for once, _ in both], rooms
         return known
 
 
@@ -84,11 +86,11 @@ class _Strides:
             self.loops |= sum(bit for axis, bit in bits.items() if axis.name in access.varies and not bit & self.moved)
         self.itemsize = access.buffer.dtype.itemsize
         self.most = max(LINE, access.buffer.size * self.itemsize)
-        self._known: dict[int, tuple[int, int]] = {}
+        self._known: dict[int, tuple[int, list[int]]] = {}
 
-    def footprint(self, inside: int) -> tuple[int, int]:
+    def footprint(self, inside: int) -> tuple[int, list[int]]:
         """Bytes, in whole cache lines, that the access touches while the loops of `inside` and of a tile run, and the
-        bytes of a cache that this takes.
+        bytes of each cache that this takes.
 
         The latter are more where lines lie at distances of a high power of two: they share few sets of the cache.
         """
@@ -98,7 +100,7 @@ class _Strides:
             known = self._known[inside] = self._footprint(inside)
         return known
 
-    def _footprint(self, inside: int) -> tuple[int, int]:
+    def _footprint(self, inside: int) -> tuple[int, list[int]]:
         itemsize = self.itemsize
         run, count, apart = 1, 1, 1  # elements next to each other, how many such runs, lines from one to the next
         for step, covered, whole, bit in self.steps:
@@ -112,8 +114,7 @@ class _Strides:
                     apart = step * itemsize // LINE
                 count *= extent
         lines = -(-run * itemsize // LINE)
-        conflict = 1
-        if count > MANY and apart * LINE >= PAGE_HALF:
-            conflict = max(1, min(CONFLICTS, (apart & -apart) // lines))
         touched = min(count * lines * LINE, self.most)
-        return touched, touched * conflict
+        alike = (apart & -apart) * LINE  # bytes: a power of two
+        conflict = max(1, min(CONFLICTS, alike // LINE // lines)) if apart * LINE >= PAGE_HALF else 1
+        return touched, [touched * (conflict if count > MANY * max(1, same // alike) else 1) for _, _, same in LEVELS]
