@@ -30,7 +30,7 @@ SCALAR_REPEATS = 16  # a single number may be computed at so many points
 SIDE_BY_SIDE = 1 << 14  # elements: independent kernels up to this size are cheaper as one
 FEW_POINTS = 16  # with fewer outer points than this a kernel has too little to do in parallel on a CPU,
 SMALL = 1 << 12  # unless it has no more elements than this
-BLAS_RESULT = 1 << 20  # elements: larger products of matrices are left to BLAS, so nothing joins them
+BLAS_RESULT = 1 << 24  # elements: larger products of matrices are left to BLAS, so nothing joins them
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,16 +93,16 @@ def test_machine_code(shape: tuple[int, int, int], target: str) -> None:
 
 
 def test_each_line_of_operand_and_result_is_asked_for_once() -> None:
-    kernel = schedule_cpu(added_to(22, 64, 352), TARGETS["x86-64-v4"])
-    lines = {(name, at) for name in ("p2", "o0") for at in range(0, 22 * 64, 16)}
+    kernel = schedule_cpu(added_to(28, 64, 352), TARGETS["x86-64-v4"])
+    lines = {(name, at) for name in ("p2", "o0") for at in range(0, 28 * 64, 16)}
     assert fetched(kernel) == Counter(lines)
 
 
 def test_what_is_near_and_short_folds(monkeypatch: pytest.MonkeyPatch) -> None:
-    once = schedule_cpu(added_to(22, 64, 8), TARGETS["x86-64-v4"])  # too short to be cut: all lines before it
+    once = schedule_cpu(added_to(28, 64, 8), TARGETS["x86-64-v4"])  # too short to be cut: all lines before it
     assert set(fetched(once).values()) == {1}
     monkeypatch.setattr(fetch, "FAR", 1 << 20)
-    assert not fetched(schedule_cpu(added_to(22, 64, 352), TARGETS["x86-64-v4"]))
+    assert not fetched(schedule_cpu(added_to(28, 64, 352), TARGETS["x86-64-v4"]))
 
 
 def test_a_loop_is_cut_into_runs_and_a_rest() -> None:
