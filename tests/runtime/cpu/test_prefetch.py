@@ -14,12 +14,20 @@ from graphc.runtime.cpu.target import by_name
 from graphc.runtime.loop.interp import run
 from graphc.runtime.loop.ir import Buffer, For, Kernel, Load, Offset, Prefetch, Store
 from graphc.runtime.loop.lower import lower_node
+from graphc.runtime.loop.schedule import fetch
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
 from graphc.runtime.loop.text import kernel_text
 from graphc.runtime.loop.verify import verify
 from graphc.types import float32
 from tests.runtime.cpu.harness import RUNNABLE, run_native
 from tests.runtime.cpu.test_scheduled import arrays_for, conv, given
+
+
+@pytest.fixture(autouse=True)
+def no_epilogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked for but operands of folds."""
+    monkeypatch.setattr(fetch, "FAR", 1 << 40)
+
 
 AVX512 = by_name("x86-64-v4")
 
