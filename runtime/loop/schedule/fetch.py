@@ -9,9 +9,9 @@ of the tile's rows are asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 
+from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis
 from graphc.runtime.loop.ir import Block, Buffer, For, Load, Prefetch, Store
 from graphc.runtime.loop.nest import Nest, Stage
