@@ -11,8 +11,11 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from graphc.dispatch import state
+
 P = ParamSpec("P")
 R = TypeVar("R")
+_NO_TENSOR: Any = object()
 LEAST = 2048  # elements of the largest operand from which a call is offered to the runtime
 
 
@@ -42,8 +45,8 @@ class _House:
 
     @property
     def runner(self) -> Runner | None:
-        """The runner, if there is one and it is wanted."""
-        if not self.wanted or self._opener is None:
+        """The runner, if there is one, it is wanted, and tensors have numbers for it."""
+        if not self.wanted or self._opener is None or not state.interpreter.computes:
             return None
         if self._runner is None:
             self._runner = self._opener()
@@ -72,8 +75,10 @@ def composed(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> R:
         for x in args:
-            data = getattr(x, "_data", None)  # of a Tensor, unless it is being traced
-            if data is not None and data.size >= LEAST and house.wanted:
+            data = getattr(x, "_data", _NO_TENSOR)
+            if data is None:  # it is being traced
+                return state.interpreter.composed(function, args, options)  # type: ignore[no-any-return]
+            if data is not _NO_TENSOR and data.size >= LEAST and house.wanted:
                 runner = house.runner
                 return function(*args, **options) if runner is None else runner.call(function, args, options)
         return function(*args, **options)

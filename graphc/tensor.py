@@ -43,6 +43,10 @@ class Interpreter(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor: ...
 
+    def composed(self, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """function(*args, **options), of a function that consists of operations (graphc/composed.py)."""
+        return function(*args, **options)
+
     @abc.abstractmethod
     def assign(self, target: Tensor, value: Operand, what: str) -> None:
         """Overwrite target's elements (in place) by `value`, broadcast to its shape; `what` names the operation."""

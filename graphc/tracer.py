@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from graphc.autodiff import cotangent_of_operand, default_seed
 from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource
 from graphc.dispatch import NUMBERS, SCALARS, as_nodes
 from graphc.errors import AutodiffError, DTypeError, InplaceError, TraceError
-from graphc.guards import is_internal
+from graphc.guards import PLAIN, is_internal
 from graphc.ir.node import Node, constant, fresh_input, make, topological
+from graphc.ir.origin import Origin, current, during
 from graphc.ir.rewrite import substitute
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import GRADIENT, LEAF, STOP_GRADIENT, TANGENT
@@ -214,18 +215,31 @@ class Tracer(Interpreter):
         """A hyperparameter that decides the course of the step: guarded (optim.Reader)."""
         return self.watcher.option(group, name, test)
 
+    def unwatched(self) -> AbstractContextManager[None]:
+        """While graphc's own code runs, called from one line of the user's: its calls aren't the function's
+        (optim.Reader)."""
+        return self._unwatched(current())
+
     @contextmanager
-    def unwatched(self) -> Iterator[None]:
-        """graphc's own updates: their calls aren't the function's (optim.Reader)."""
+    def _unwatched(self, origin: Origin) -> Iterator[None]:
         self.watcher.look_away()
         try:
-            yield
+            with during(origin):
+                yield
         finally:
             self.watcher.look_again()
 
     # ------------------------------------------------------------------------------------ operations
 
+    def composed(self, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if self.watcher.away or not (is_internal(function.__module__) and all(map(_known, (*args, *options.values())))):
+            return function(*args, **options)
+        with self.unwatched():
+            return function(*args, **options)
+
     def evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
+        if self.watcher.away:
+            return self._evaluate(primitive, operands, attrs)
         known = all(isinstance(x, Tensor) or type(x) in NUMBERS for x in operands)
         if not (known and is_internal(primitive.infer.__module__)):
             return self._evaluate(primitive, operands, attrs)  # may run code of the user's, which is watched
@@ -368,6 +382,11 @@ class Tracer(Interpreter):
                 "backward(): this tensor has no history: nothing it was computed from requires a gradient "
                 "(see requires_grad_()), or it was computed under no_grad() or detached."
             )
+        hooks = self.hooked or any(leaf._record is not None and leaf._record.hooks for leaf, _ in self.leaves)
+        with nullcontext() if hooks else self.unwatched():  # a hook is the user's code
+            self._sweep(tensor, gradient, retain_graph, create_graph)
+
+    def _sweep(self, tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool) -> None:
         y = self.node(tensor)
         seed = self.node(default_seed(tensor) if gradient is None else gradient)
         terms: list[tuple[Node, Node]] = [(y, seed)]
@@ -476,6 +495,11 @@ class Tracer(Interpreter):
 
         if not self._is_leaf(tensor):
             self.hook(tensor, keep)
+
+
+def _known(x: Any) -> bool:
+    """Whether an argument runs no code of the user's, whatever is done with it."""
+    return is_internal(type(x).__module__) or isinstance(x, (*PLAIN, tuple, np.ndarray))
 
 
 def _total(parts: Sequence[Node]) -> Node:

@@ -48,7 +48,7 @@ class Watcher:
         self._function = function
         self._codes: dict[int, CodeType] = {}  # by id: a code's hash takes longer than all the rest
         self._watching = False
-        self._away = 0  # how many look_away() await their look_again()
+        self.away = 0  # how many look_away() await their look_again()
         self._scopes: list[Scope] = []
         self._told: list[Guard] = []
         self._options: set[tuple[int, str, Callable[[Any], Any]]] = set()
@@ -80,14 +80,14 @@ class Watcher:
     def look_away(self) -> None:
         """While graphc's own code runs that calls none of the user's: to be told of each of its calls takes longer than
         the calls."""
-        self._away += 1
-        if self._away == 1 and self._watching:
+        self.away += 1
+        if self.away == 1 and self._watching:
             sys.setprofile(None)
 
     def look_again(self) -> None:
         """The end of what look_away() began."""
-        self._away -= 1
-        if self._away == 0 and self._watching:
+        self.away -= 1
+        if self.away == 0 and self._watching:
             sys.setprofile(self._event)
 
     def _event(self, frame: FrameType, event: str, argument: Any) -> None:

@@ -241,3 +241,55 @@ def test_a_swallowed_refusal_is_raised_all_the_same() -> None:
 
     with pytest.raises(gc.TraceError, match="where"):
         careful(gc.ones(2))
+
+
+def test_hooks_are_watched_whoever_calls_them() -> None:
+    """backward() isn't watched where it consists of graphc's own code alone; a hook is the user's."""
+    on_result = T([1.0, 2.0], requires_grad=True)
+    on_leaf = T([1.0, 2.0], requires_grad=True)
+    on_leaf.register_hook(lambda g: g * time.perf_counter())
+
+    def hooked(x: gc.Tensor) -> gc.Tensor:
+        y = on_result * x
+        y.register_hook(lambda g: g * time.perf_counter())
+        y.sum().backward()
+        return y
+
+    def leaf(x: gc.Tensor) -> gc.Tensor:
+        y = on_leaf * x
+        y.sum().backward()
+        return y
+
+    for f in (hooked, leaf):
+        with pytest.raises(gc.TraceError, match=r"reads a clock \(perf_counter\)"):
+            gc.compile(f)(T([1.0, 2.0]))
+
+
+class Reading:
+    """An argument that does something when a function of graphc's looks at it."""
+
+    def __bool__(self) -> bool:
+        return time.perf_counter() > 0
+
+
+def test_arguments_of_composed_functions_are_watched() -> None:
+    with pytest.raises(gc.TraceError, match=r"reads a clock \(perf_counter\)"):
+        gc.compile(lambda x: gc.logsumexp(x, 0, Reading()))(T([1.0, 2.0]))  # type: ignore[arg-type]
+
+
+def test_nodes_of_composed_functions_and_updates_know_the_user_s_line() -> None:
+    w = T([1.0, 2.0], requires_grad=True)
+    optimizer = optim.SGD([w], lr=0.1)
+
+    def step(x: gc.Tensor) -> gc.Tensor:
+        loss = gc.nn.functional.mse_loss(w * x, x)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    compiled = gc.compile(step)
+    compiled(T([1.0, 2.0]))
+    lines = {n.origin.location for n in compiled.specialisations[0].trace.graph.nodes if n.inputs}
+    first = step.__code__.co_firstlineno
+    assert {f"{__file__}:{first + k}" for k in (1, 3)} <= lines
+    assert all(line is not None and line.startswith(__file__) for line in lines)

@@ -90,3 +90,23 @@ def test_texts_hold_no_shorthand_and_define_what_is_asked_for() -> None:
     for part in (pool.pool_text(host()), gemm.gemm_text(None, host()), gate.GATE_TEXT):
         assert part in own
     assert "@graphc_shortcut" not in own
+
+
+def test_eager_kernels_are_not_opened_by_a_trace(tmp_path: Path) -> None:
+    traced = """
+w = gc.tensor(np.ones((64, 64), np.float32), requires_grad=True)
+optimizer = gc.optim.Adam([w])
+
+@gc.compile
+def step(x):
+    loss = gc.nn.functional.linear(x, w).sum()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+step(gc.tensor(np.ones((64, 64), np.float32)))
+print("graphc.runtime.eager" in sys.modules)
+gc.nn.functional.linear(w, w)
+print("graphc.runtime.eager" in sys.modules)
+"""
+    assert told(traced, tmp_path) == ["False", "True"]
