@@ -16,11 +16,12 @@ from graphc.ir.expr import Axis
 from .cost import FOLD_LANES, Access, Facts, StageFacts
 from .memory import Traffic
 
-MOST_PARTIAL = 256 << 10  # bytes of running values, per thread
+MOST_PARTIAL = 512 << 10  # bytes of running values, per thread
 RELOAD = 1 / 20  # cycles to load and store a byte of them
 TILE = 20.0  # cycles to start and end a tile
-CHUNKED = (40 << 10, 512 << 10)  # bytes that a chunk of an axis may touch: in a tile, and in all tiles
+CHUNKED = (36 << 10, 512 << 10)  # bytes that a chunk of an axis may touch: in a tile, and in all tiles
 LEAST_CHUNK = 256  # points: shorter runs are over before the processor has begun to fetch ahead
+LONG, LEAST_OF_LONG = 2048, 128  # but tiles of a sum so long stream operands that no second-level cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,8 @@ def _cuts(
                     others = (a for a, _ in load.at.terms if a != axis and a not in whole)
                     taken += load.buffer.dtype.itemsize * prod(sizes.get(a) or a.extent for a in others)
             step = unit if axis == own else 1
-            size = max(LEAST_CHUNK, room // taken) // step * step if taken else axis.extent
+            least = LEAST_CHUNK if axis.extent < LONG else LEAST_OF_LONG
+            size = max(least, room // taken) // step * step if taken else axis.extent
             if size * 2 <= axis.extent:
                 pieces = -(-axis.extent // size)
                 yield Split((*whole, axis), 1, -(-axis.extent // (pieces * step)) * step)

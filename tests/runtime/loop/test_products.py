@@ -54,8 +54,15 @@ def chosen(m: int, n: int, k: int, ta: bool, tb: bool) -> Plan:
 def test_a_deep_product_is_taken_in_pieces_and_a_shallow_one_is_not() -> None:
     deep = chosen(128, 128, 5000, False, False)
     assert deep.split is not None
-    assert 256 <= deep.split.chunk < 5000
+    assert 128 <= deep.split.chunk < 5000
     assert chosen(128, 128, 128, False, False).split is None
+
+
+def test_a_very_deep_one_is_taken_in_short_pieces_by_wide_tiles() -> None:
+    plan = chosen(1024, 256, 4096, False, False)
+    assert plan.split is not None
+    assert plan.split.chunk < 256
+    assert plan.block >= 4 * V4.lanes(float32)
 
 
 def squares(kernel: Kernel) -> list[For]:
