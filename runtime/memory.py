@@ -8,6 +8,7 @@ holds it: as they are written, and, unless there are very many, the largest firs
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Sequence
 
 from graphc.frozen import dataclass
@@ -39,6 +40,19 @@ def place(values: Sequence[Lifetime]) -> tuple[list[int], int]:
         if other_size < size:
             return others, other_size
     return offsets, size
+
+
+def in_use(values: Sequence[Lifetime], steps: int) -> list[int]:
+    """Bytes in use in each step: at least so large is the arena."""
+    heirs = _heirs(values)
+    grown = [0] * (steps + 1)
+    for index, value in enumerate(values):
+        grown[value.first] += value.nbytes
+        grown[value.last + 1] -= value.nbytes
+        if index in heirs:
+            grown[value.first] -= value.nbytes  # counted still for the one whose memory it takes over
+            grown[value.first + 1] += value.nbytes
+    return list(itertools.accumulate(grown))[:steps]
 
 
 def _heirs(values: Sequence[Lifetime]) -> dict[int, int]:

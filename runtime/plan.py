@@ -7,8 +7,7 @@ the result is copied at the end.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 
 import numpy as np
@@ -31,18 +30,20 @@ from .loop.naive import naive
 from .loop.nest import Nest, Stage
 from .loop.storage import Storage
 from .loop.verify import verify
-from .memory import Lifetime, place
+from .memory import place
+from .order import ordered
 from .program import KernelCall, MatmulCall, Place, Program, Step
 from .relay import Copies, Cost, copies
 from .relay import copying as relaying
+from .rematerialise import rematerialised
 from .stream import streamed
 from .values import Part, Value, joins, parts_in_place, shifts, window_of
+from .works import Work, lifetimes
 
 Schedule = Callable[[Nest], Kernel]
 Stream = Callable[[Kernel, Sequence[Place]], frozenset[str]]
 
 BLAS_RESULT = 1 << 24  # elements of a product from which on BLAS computes it
-FEW = 1 << 10  # bytes: what a work of a few numbers reads and writes
 
 
 def plan(
@@ -70,17 +71,6 @@ def plan(
     ).program()
 
 
-@dataclass(slots=True, eq=False)
-class _Work:
-    """One step to be. node: a fused node, or None for a copy. reads: a value for each operand."""
-
-    node: Node | None
-    reads: tuple[Value, ...]
-    writes: tuple[Value, ...]
-    nest: Nest
-    position: int = 0
-
-
 @dataclass(slots=True)
 class _Planner:
     graph: Graph
@@ -93,7 +83,7 @@ class _Planner:
     stream: Stream | None
     values: dict[Node, Value] = field(default_factory=dict)
     relaid: dict[tuple[Value, Storage], Value] = field(default_factory=dict)  # copies in another order
-    works: list[_Work] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
     constants: list[tuple[DType, bytes]] = field(default_factory=list)
     messages: dict[str, int] = field(default_factory=dict)
     nests: dict[tuple[object, ...], Nest] = field(default_factory=dict)
@@ -104,7 +94,7 @@ class _Planner:
     def program(self) -> Program:
         self.collect()
         self.claim()
-        self.works = ordered(self.works)
+        self.works = rematerialised(ordered(self.works), self.nest)
         self.settle()
         self.allocate()
         steps = []
@@ -152,7 +142,7 @@ class _Planner:
                     results.append(value)
                 operands = tuple(self.values[x] for x in node.inputs)
                 operands, nest = self.relay(node, operands, tuple(results))
-                self.works.append(_Work(node, operands, tuple(results), nest))
+                self.works.append(Work(node, operands, tuple(results), nest))
             elif Fact.JOINS in node.op.facts:
                 self.join(node, parts)
             elif node.op is not INPUT:
@@ -172,7 +162,7 @@ class _Planner:
                 source, copy = self.values[part.value], Value(node.dtype, part.value.type.size)
                 self.put(copy, part)
                 nest = relaying(part.value, source.storage, part.storage)
-                self.works.append(_Work(None, (source,), (copy,), nest))
+                self.works.append(Work(None, (source,), (copy,), nest))
 
     def relay(
         self, node: Node, operands: tuple[Value, ...], results: tuple[Value, ...]
@@ -199,7 +189,7 @@ class _Planner:
         """The value in another order, copied once for all who read it so."""
         if (value, storage) not in self.relaid:
             made = self.relaid[value, storage] = Value(value.dtype, storage.size(node.shape), storage=storage)
-            self.works.append(_Work(None, (value,), (made,), relaying(node, value.storage, storage)))
+            self.works.append(Work(None, (value,), (made,), relaying(node, value.storage, storage)))
         return self.relaid[value, storage]
 
     def constant(self, node: Node) -> Value:
@@ -238,7 +228,7 @@ class _Planner:
             # what is joined over an input is copied there: its parts would be written one by one, while it is read
             if value.place is not None or value in claimed or value.inside is not None or (target and value.parts):
                 made = Value(value.dtype, value.size)
-                self.works.append(_Work(None, (value,), (made,), copying(value.dtype, value.size)))
+                self.works.append(Work(None, (value,), (made,), copying(value.dtype, value.size)))
                 value = made
             claimed.add(value)
             value.target = target
@@ -250,59 +240,28 @@ class _Planner:
 
     def settle(self) -> None:
         """Values overwrite their inputs where nobody reads the old numbers afterwards; the others are copied last."""
-        last = {value.whole: work.position for work in self.works for value in work.reads}
-        for work in list(self.works):
+        last = {value.whole: position for position, work in enumerate(self.works) for value in work.reads}
+        for position, work in enumerate(list(self.works)):
             for value in work.writes:
                 if value.target is None:
                     continue
                 read = last.get(value.target, -1)
-                if read < work.position or (read == work.position and self.in_place(work, value.target, value)):
+                if read < position or (read == position and work.in_place(value.target, value)):
                     value.place = value.target.place
                 else:
                     late = Value(value.dtype, value.size, place=value.target.place)
-                    self.works.append(_Work(None, (value,), (late,), copying(value.dtype, value.size), len(self.works)))
-
-    def in_place(self, work: _Work, old: Value, new: Value) -> bool:
-        """Whether `work` may write `new` over `old`, which it reads."""
-        written = work.nest.params[len(work.reads) + work.writes.index(new)].name
-        read = [(p.name, v) for p, v in zip(work.nest.params, work.reads, strict=False) if v.whole is old]
-        return all(v is old and (name, written) in work.nest.inplace for name, v in read)
+                    self.works.append(Work(None, (value,), (late,), copying(value.dtype, value.size)))
 
     def allocate(self) -> None:
         """Offsets in the arena for all values that lie nowhere yet."""
-        first: dict[Value, int] = {}
-        last: dict[Value, int] = {}
-        for work in self.works:
-            for value in (v.whole for v in work.writes):
-                if value.place is None:
-                    first.setdefault(value, work.position)
-                    last[value] = work.position
-            for value in (v.whole for v in work.reads):
-                if value.place is None:
-                    last[value] = work.position
-        number = {value: i for i, value in enumerate(first)}
-        lifetimes = {}
-        for work in self.works:
-            for value in work.writes:
-                whole = value.whole
-                if whole not in first or whole in lifetimes:
-                    continue
-                over = tuple(
-                    number[old]
-                    for old in dict.fromkeys(work.reads)
-                    if whole is value
-                    and old in first
-                    and last[old] == work.position
-                    and self.in_place(work, old, value)
-                )
-                lifetimes[whole] = Lifetime(whole.nbytes, first[whole], last[whole], over)
-        offsets, self.arena = place([lifetimes[value] for value in first])
-        for value, offset in zip(first, offsets, strict=True):
+        found = lifetimes(self.works, lambda value: value.place is None)
+        offsets, self.arena = place(list(found.values()))
+        for value, offset in zip(found, offsets, strict=True):
             value.place = Place("arena", offset=offset)
 
     # ------------------------------------------------------------------ steps
 
-    def step(self, work: _Work) -> Step:
+    def step(self, work: Work) -> Step:
         places = tuple(v.located() for v in (*work.reads, *work.writes))
         gemm = as_gemm(work.nest)
         if gemm is not None and gemm.m * gemm.n >= self.blas_result:
@@ -365,101 +324,3 @@ def copying(dtype: DType, size: int) -> Nest:
     at = Offset(affine(axis))
     stage = Stage(stores=(Store(target, at, Load(source, at)),))
     return Nest(f"copy_{size}", (source, target), (axis,), (stage,), inplace=(("p0", "o0"),))
-
-
-def ordered(works: list[_Work]) -> list[_Work]:
-    """Operands first; and where possible what overwrites an input after all others that read its old value.
-
-    Of the works that may come next one that frees more memory than it takes (an optimiser's step, the last reader of
-    an activation and of a gradient), the least taking first; else the next in the given order, which keeps readers
-    near to writers. Works of a few numbers (an optimiser's counts) never wait: what needs them could free much. Sets
-    the positions.
-    """
-    number = {work: i for i, work in enumerate(works)}
-    writer = {value: work for work in works for value in work.writes}
-    readers: dict[Value, list[_Work]] = {}
-    for work in works:
-        for value in dict.fromkeys(v.whole for v in work.reads):
-            readers.setdefault(value, []).append(work)
-    must: dict[_Work, list[_Work]] = {w: [] for w in works}  # come after
-    should: dict[_Work, list[_Work]] = {w: [] for w in works}
-    missing = dict.fromkeys(works, 0)
-    early = dict.fromkeys(works, 0)
-    for before, after in _needs(works, writer):
-        must[before].append(after)
-        missing[after] += 1
-    for work in works:
-        for value in work.writes:
-            for reader in readers.get(value.target, ()) if value.target is not None else ():
-                if reader is not work:
-                    should[reader].append(work)
-                    early[work] += 1
-    memory = _Memory(works, readers)
-    ready = [number[w] for w in works if not missing[w] and not early[w]]
-    reluctant = [number[w] for w in works if not missing[w] and early[w]]  # would overwrite what is still needed
-    # Of the ready, those that free memory, and those of a few numbers, by what they take.
-    relieving = [(memory.taken[works[i]], i) for i in ready if works[i] in memory.few]
-    heapq.heapify(relieving)
-    heapq.heapify(ready)
-    heapq.heapify(reluctant)
-    done: dict[_Work, None] = {}
-    while relieving or ready or reluctant:
-        work = works[heapq.heappop(relieving)[1] if relieving else heapq.heappop(ready or reluctant)]
-        if work in done:
-            continue
-        work.position = len(done)
-        done[work] = None
-        for later in must[work]:
-            missing[later] -= 1
-        for later in should[work]:
-            early[later] -= 1
-        for later in dict.fromkeys((*must[work], *should[work])):
-            if not missing[later] and later not in done:
-                heapq.heappush(reluctant if early[later] else ready, number[later])
-        for later in dict.fromkeys((*memory.done(work), *must[work], *should[work])):
-            may = not missing[later] and not early[later] and later not in done
-            if may and (memory.need[later] < 0 or later in memory.few):
-                heapq.heappush(relieving, (memory.taken[later], number[later]))
-    assert len(done) == len(works), "kernels depend on each other in a circle"
-    return list(done)
-
-
-class _Memory:
-    """taken: bytes of the arena that each work's results take. need: by how much what is in use would grow if the
-    work were the next. few: works that read and write less than FEW bytes altogether."""
-
-    def __init__(self, works: list[_Work], readers: Mapping[Value, list[_Work]]) -> None:
-        self._left: dict[Value, dict[_Work, None]] = {}  # readers to come, of values in the arena
-        self.taken = dict.fromkeys(works, 0)
-        self.few = {work for work in works if sum(v.nbytes for v in (*work.reads, *work.writes)) < FEW}
-        for work in works:
-            for value in (v.whole for v in work.writes):
-                if value.place is None and value.target is None and value not in self._left:
-                    self.taken[work] += value.nbytes
-                    self._left[value] = dict.fromkeys(readers.get(value, ()))
-        self.need = dict(self.taken)
-        for value in self._left:
-            for _ in self._last(value):
-                pass
-
-    def done(self, work: _Work) -> Iterator[_Work]:
-        """Note that `work` has run. Gives the works that now are the last to read some value."""
-        for value in dict.fromkeys(v.whole for v in work.reads):
-            left = self._left.get(value)
-            if left is not None:
-                del left[work]
-                yield from self._last(value)
-
-    def _last(self, value: Value) -> Iterator[_Work]:
-        left = self._left[value]
-        if len(left) == 1:
-            (reader,) = left
-            self.need[reader] -= value.nbytes
-            yield reader
-
-
-def _needs(works: list[_Work], writer: dict[Value, _Work]) -> Iterator[tuple[_Work, _Work]]:
-    for work in works:
-        for value in dict.fromkeys(source for v in work.reads for source in v.sources()):
-            if value in writer:
-                yield writer[value], work

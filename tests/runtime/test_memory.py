@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphc.runtime.memory import ALIGNMENT, Lifetime, place
+from graphc.runtime.memory import ALIGNMENT, Lifetime, in_use, place
 
 
 def test_a_chain_needs_two_buffers() -> None:
@@ -81,3 +81,15 @@ def test_no_two_live_values_overlap(values: list[Lifetime]) -> None:
             handed_over = (i in b.over and a.last == b.first) or (j in a.over and b.last == a.first)
             apart = at + a.nbytes <= other or other + b.nbytes <= at
             assert apart or (at == other and handed_over)
+
+
+def test_bytes_in_use_in_each_step() -> None:
+    values = [Lifetime(100, 0, 2), Lifetime(10, 1, 1), Lifetime(100, 2, 3, over=(0,)), Lifetime(1, 4, 4)]
+    assert in_use(values, 5) == [100, 110, 100, 100, 1]
+    assert in_use([], 2) == [0, 0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(lifetimes())
+def test_an_arena_holds_what_is_in_use(values: list[Lifetime]) -> None:
+    assert place(values)[1] >= max(in_use(values, 25))
