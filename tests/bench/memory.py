@@ -23,11 +23,16 @@ import numpy as np
 
 from .models import gpt, lenet
 from .work import Run
+from .works.gpt import VOCABULARY, Size
 
-STEPS = {"lenet": "LeNet, batch 1000", "gpt": "GPT d=384, 6 heads, T=256, batch 4"}
+GPTS = {"gpt384": Size(384, 6, 256, 4), "gpt128": Size(128, 4, 64, 16)}
+STEPS = {
+    "lenet": "LeNet, batch 1000",
+    **{k: f"GPT d={s.width}, {s.heads} heads, T={s.time}, batch {s.batch}" for k, s in GPTS.items()},
+}
 GOAL = 0.7  # of PyTorch's growth
 PLAN = 0.05  # how far the growth may be from the plan
-VOCABULARY, WIDTH, HEADS, TIME, BATCH, LAYERS = 65, 384, 6, 256, 4, 2
+PROCESSES = 3  # PyTorch's growth differs by a tenth from one to the next: its allocator's, by what lies where
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,7 @@ def _data(name: str) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     if name == "lenet":
         return [rng.normal(size=(1000, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, 1000)]
-    codes = rng.integers(0, VOCABULARY, (BATCH, TIME + 1))
-    return [codes[:, :-1].copy(), codes[:, 1:].reshape(-1).copy()]
+    return GPTS[name].arrays(rng, np.dtype(np.float32))
 
 
 def _training(name: str, library: Any, arange: Callable[[int], Any]) -> Callable[..., Any]:
@@ -53,7 +57,8 @@ def _training(name: str, library: Any, arange: Callable[[int], Any]) -> Callable
         model = lenet(nn)
         optimizer = library.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     else:
-        model = gpt(nn, functional, arange, VOCABULARY, TIME, WIDTH, HEADS, LAYERS)
+        size = GPTS[name]
+        model = gpt(nn, functional, arange, VOCABULARY, size.time, size.width, size.heads, size.layers)
         optimizer = library.optim.AdamW(model.parameters(), lr=1e-3)
 
     def step(x: Any, y: Any) -> Any:
@@ -121,17 +126,24 @@ def in_fresh_process(library: str, name: str) -> Growth:
 
 
 def report() -> str:
-    """The table, a line for each step."""
-    lines = [
-        f"| training step | graphc | planned arena | PyTorch eager | ratio (goal: at most {GOAL}) |",
-        "|---|---|---|---|---|",
-    ]
+    """The table, a line for each step: medians of some processes, and how far our growth is from the plan."""
+    heads = ["training step", "graphc", "planned arena", f"off by (goal: at most {PLAN:.0%})", "PyTorch eager"]
+    heads.append(f"ratio (goal: at most {GOAL})")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, title in STEPS.items():
         in_fresh_process("graphc", name)  # fills the cache: the compiler's own memory is not the step's
-        ours, theirs = in_fresh_process("graphc", name), in_fresh_process("torch", name)
-        mega = [f"{n / 1e6:.1f} MB" for n in (ours.step, ours.planned, theirs.step)]
-        lines.append(f"| {title} | {' | '.join(mega)} | {ours.step / theirs.step:.2f} |")
+        ours, planned = growth("graphc", name)
+        theirs, _ = growth("torch", name)
+        mega = [f"{n / 1e6:.1f} MB" for n in (ours, planned, theirs)]
+        off = abs(ours - planned) / planned
+        lines.append(f"| {title} | {mega[0]} | {mega[1]} | {off:.1%} | {mega[2]} | {ours / theirs:.2f} |")
     return "\n".join(lines)
+
+
+def growth(library: str, name: str) -> tuple[float, float]:
+    """The median growth of some processes, and the planned one."""
+    found = [in_fresh_process(library, name) for _ in range(PROCESSES)]
+    return float(np.median([one.step for one in found])), float(found[0].planned)
 
 
 def main() -> None:
