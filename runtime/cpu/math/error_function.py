@@ -5,23 +5,22 @@ Errors: float32 2^-29.4 relative, 2^-29.8 absolute; float64 2^-56.0 relative, 2^
 
 from __future__ import annotations
 
+from graphc.ops import special
 from graphc.runtime.cpu.math.builder import Builder, Value
 from graphc.runtime.cpu.math.exponential import exp_bounded
 from graphc.types import DType, float32, float64
 
-ERF_HIGH = {float32: 4.0, float64: 6.0}  # above: exactly 1
+ERF_HIGH = {float32: special.HIGH, float64: 6.0}  # above: exactly 1
 # erf(x) / x - 1 as a polynomial of x^2 on [0, 1].
 NEAR: dict[DType, tuple[float, ...]] = {
-    float32: (0.12837916612625122, -0.3761262595653534, 0.11283578723669052, -0.026853347197175026,
-              0.005187162198126316, -0.0007997853099368513, 7.806903886375949e-05),
+    float32: special.NEAR,
     float64: (0.12837916709551256, -0.3761263890318341, 0.11283791670942123, -0.026866170643087082,
               0.005223977607706533, -0.0008548326064390734, 0.00012055298807338144, -1.4924828015847451e-05,
               1.6448682156889367e-06, -1.6218784058985265e-07, 1.3766454400864025e-08, -7.884522425575496e-10),
 }  # fmt: skip
 # log(erfc(x)) on [1, ERF_HIGH], weighted by erfc(x).
 FAR: dict[DType, tuple[float, ...]] = {
-    float32: (-0.0003537268494255841, -1.1270400285720825, -0.6382256746292114, -0.10303735733032227,
-              0.021805288270115852, -0.002939587226137519, 0.00018556974828243256),
+    float32: special.FAR,
     float64: (-5.132662470886445e-07, -1.1283739914743596, -0.6366440561507724, -0.10270228691586197,
               0.01898803656873103, 0.00041354417804326135, -0.001918953675437994, 0.0007730496920935081,
               -0.0001365584531686649, -1.9521640312489257e-05, 2.2532387433526437e-05, -8.578625612836453e-06,
