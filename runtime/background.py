@@ -55,6 +55,11 @@ class Task(Generic[T]):
         _here.behind.add(self._run, urgent)
 
 
+def busy() -> bool:
+    """Whether the thread behind has something to do."""
+    return _here.behind.busy
+
+
 class _Behind:
     """The thread, which ends when nothing is left to do, and what it has yet to do."""
 
@@ -75,6 +80,10 @@ class _Behind:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="graphc-compile", daemon=True)
                 self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None
 
     def _work(self) -> None:
         while True:

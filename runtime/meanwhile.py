@@ -4,20 +4,22 @@ A function that was compiled for a batch of 64 and is called with one of 32 need
 what is planned, tiled and unrolled. Nobody waits for it. The call is traced (which decides what it means), its graph
 rewritten as far as its numbers need it and computed node by node (nodewise.py); while further calls are computed in
 this way, a process beside this one (worker.py), or else a thread, compiles the program, which takes over as soon as it
-is there. Where NumPy would take longer than compiling does, the call waits for the program instead.
+is there. Of sizes in quick succession, as texts of any length have, those are compiled that come back. Where NumPy
+would take longer than compiling does, the call waits for the program instead.
 
     call:         first of a size        others, until it is ready      from then on
     computed by   NumPy, node by node    NumPy, node by node            the program
 
 What else was thought of, with measurements on two cores (LeNet, MLP, GPT steps and Black-Scholes; a second size took
-900, 320, 1200 and 50 ms):
+900, 320, 1,200 and 50 ms):
 
-  sizes as parameters of the program: planning alone, without LLVM, takes 200 to 500 ms for a GPT step, so the plan
+  sizes as parameters of the program: passes and planning alone, without LLVM, take 450 ms for a GPT step, so the plan
       itself would have to be a function of sizes; but layouts, tiles, splits of reductions and shared memory are chosen
       by the sizes, and a program that leaves them open is slower at each.
   a program for the largest batch with a mask over smaller ones: one more program to compile before the first such call,
       and a small batch costs as much as a large one.
-  computing node by node: 30, 30, 90 and 12 ms at the first call, tracing included.
+  computing node by node: 43, 25, 120 and 7 ms at the first call, of which tracing takes 6, 7, 33 and 2, and the passes
+      that numbers need 3, 5, 27 and 0.
 """
 
 from __future__ import annotations
@@ -30,12 +32,13 @@ from typing import Any
 
 import numpy.typing as npt
 
+from graphc.collector import paused
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
 from graphc.primitive import Fact
 
 from .backend import Backend, Order, Run
-from .background import Task
+from .background import Task, busy
 from .nodewise import Nodewise
 from .timing import Times, timed
 
@@ -46,8 +49,8 @@ _COMPILING = 2e-3  # of a node
 _CALL = 5e-6  # of a NumPy function
 _ELEMENT = 1e-9  # read or written
 _PRODUCT = 5e-11  # a multiplication and an addition in a contraction
-# What a graph's numbers need: formulas made stable, before and after derivatives are taken. The others make it fast.
-_NEEDED = ("simplify", "stabilise", "differentiate", "simplify derivative", "stabilise derivative")
+# What a graph's numbers need; both simplify as well. The other passes make it fast.
+_NEEDED = ("stabilise", "differentiate", "stabilise derivative")
 
 
 class Meanwhile:
@@ -58,10 +61,10 @@ class Meanwhile:
 
     def __init__(self, order: Order, seconds: Times) -> None:
         pipeline = importlib.import_module("graphc.passes.pipeline")
-        with timed(seconds, "passes that numbers need"):
+        with timed(seconds, "passes that numbers need"), paused():
             stages = tuple(stage for stage in pipeline.OPTIMISE if stage.name in _NEEDED)
             settled = pipeline.run(order.graph, stages, check=False)[-1].graph
-        self._nodewise: Nodewise | None = Nodewise(settled, order.state)
+            self._nodewise: Nodewise | None = Nodewise(settled, order.state)
         self._order = order
         self._seconds = seconds
         self._task: Task[Run] = Task(self._compiled)
@@ -89,11 +92,13 @@ class Meanwhile:
         except Exception:  # nothing is written yet: let the program say what is wrong
             return self.program()(*arrays)
         self.calls += 1
-        if self._begun != os.getpid():  # not before: the first call has the machine to itself
-            self._begun = os.getpid()
-            self._task.begin()
-        elif self.calls == 2:  # it comes back: others that wait may not
-            self._task.begin(urgent=True)
+        if self._begun != os.getpid():
+            recurs = self.calls > 1
+            # Not before: the first call has the machine to itself. Of sizes that come in quick succession each may
+            # be the last of its kind: those that find the thread busy are compiled when they come back.
+            if recurs or not busy():
+                self._begun = os.getpid()
+                self._task.begin(urgent=recurs)
         return found
 
     def _compiled(self) -> Run:

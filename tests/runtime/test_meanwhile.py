@@ -20,7 +20,7 @@ from graphc.errors import CompileError, IndexingError, VerifyError
 from graphc.nn import functional as F
 from graphc.runtime import meanwhile
 from graphc.runtime.backend import CpuBackend
-from graphc.runtime.background import Task
+from graphc.runtime.background import Task, busy
 from graphc.runtime.compile import CompiledFunction, Specialisation
 from graphc.runtime.executable import Executable
 from graphc.runtime.meanwhile import Meanwhile
@@ -30,9 +30,17 @@ from graphc.tree import flatten
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is compiled yet, and no work is too large for NumPy."""
+    """Nothing is compiled yet or being compiled, and no work is too large for NumPy."""
+    until(lambda: not busy())
     monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(meanwhile, "_COMPILING", 1e9)
 
@@ -366,13 +374,6 @@ def test_the_report_tells_how_calls_are_computed() -> None:
 # ------------------------------------------------------------------ the background, threads and processes
 
 
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_the_program_takes_over_when_it_is_compiled() -> None:
     f = gc.compile(lambda x: gc.tanh(x) * 6 + x)
     f(numbers(4, 3))
@@ -397,23 +398,28 @@ def test_without_a_cache_a_thread_compiles(monkeypatch: pytest.MonkeyPatch) -> N
     assert not run.from_cache
 
 
-def test_what_recurs_is_compiled_before_what_doesnt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_recurs_is_compiled_when_there_is_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     f = gc.compile(lambda x: gc.tanh(x) * 8)
     f(numbers(3))
-    gate, order = threading.Event(), []
+    begun, gate, order = threading.Event(), threading.Event(), []
 
     def build(self: Any, seconds: Any) -> Any:
+        begun.set()
         gate.wait(60)
         order.append(self.graph.inputs[0].shape[0])
         return lambda *arrays: [np.zeros(arrays[0].shape, np.float32)]
 
     monkeypatch.setattr("graphc.runtime.worker.worker.compile", lambda order: False)
     monkeypatch.setattr("graphc.runtime.backend._CpuOrder.build", build)
-    for n in (4, 5, 6, 6):
+    f(numbers(4))
+    assert begun.wait(60)
+    for n in (5, 6, 7, 6, 7):
         f(numbers(n))
     gate.set()
-    until(lambda: len(order) == 3)
-    assert order == [4, 6, 5]
+    until(lambda: not busy())
+    assert order == [4, 7, 6]  # the last one that came back first
+    f(numbers(5))
+    until(lambda: order == [4, 7, 6, 5])
 
 
 def test_threads_call_while_the_program_takes_over() -> None:
