@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from graphc.collector import paused
 from graphc.ir.graph import Graph
 from graphc.passes import pipeline
 from graphc.runtime.layout import assign
@@ -43,7 +44,7 @@ def make(graph: Graph, state: Mapping[int, int], seconds: Times, search: float, 
     """The program of a traced graph, its modules given to `compilation` while it is being planned."""
     with timed(seconds, "passes"):
         fused = pipeline.run(graph)[-1].graph
-    with timed(seconds, "plan, schedule and print"):
+    with timed(seconds, "plan, schedule and print"), paused():
         printer = ProgramPrinter(host(), compilation.add)
         planned = program(fused, state, search, printer.step)
         printer.entry(planned)

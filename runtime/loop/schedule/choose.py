@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
-from math import prod
+from math import inf, prod
 
 from graphc.frozen import dataclass
 from graphc.ir.expr import Axis, affine
@@ -72,29 +72,46 @@ class Plan:
         return next((size for row, size in self.rows if row == axis), 1)
 
 
-def choose(facts: Facts, target: Target) -> Plan:
-    """The cheapest plan for a collapsed nest."""
-    return min(candidates(facts, target), key=lambda found: found[0])[1]
+@dataclass(slots=True)
+class _Least:
+    """The cycles of the cheapest plan so far: what costs more before its memory is looked at can't be it."""
+
+    cycles: float = inf
+
+
+def cheapest(facts: Facts, target: Target) -> tuple[float, Plan]:
+    """The first of the cheapest plans for a collapsed nest, and its estimated cycles."""
+    least = _Least()
+    found = [(cycles, plan) for cycles, plan in _candidates(facts, target, least) if plan is not None]
+    return min(found, key=lambda one: one[0])
 
 
 def candidates(facts: Facts, target: Target) -> list[tuple[float, Plan]]:
     """The plans that come into question for a collapsed nest, at least one, and their estimated cycles."""
+    return [(cycles, plan) for cycles, plan in _candidates(facts, target, None) if plan is not None]
+
+
+def _candidates(facts: Facts, target: Target, least: _Least | None) -> list[tuple[float, Plan | None]]:
+    """least: where only the cheapest is asked for; None stands for plans that can't be it."""
     rough = {lanes: facts.cost(lanes, _packable(facts, lanes)) for lanes in (None, *facts.nest.outer)}
     limit = CLEARLY_WORSE * min(rough.values())
-    plans: list[tuple[float, Plan]] = []
-    for lanes, cost in rough.items():
+    plans: dict[Axis | None, list[tuple[float, Plan | None]]] = {lanes: [] for lanes in rough}
+    for lanes, cost in sorted(rough.items(), key=lambda one: one[1]):
         if cost <= limit:
-            packed = _packable(facts, lanes)
-            plans += list(_plans(facts, lanes, packed, target)) or _plans(facts, lanes, None, target)
+            found, packed = plans[lanes], _packable(facts, lanes)
+            found += list(_plans(facts, lanes, packed, target, least)) or _plans(facts, lanes, None, target, least)
             if packed is None and (scattered := _conflicting(facts, lanes)) is not None:
-                plans += _plans(facts, lanes, scattered, target)
-    if not plans:  # one outer point at a time, whatever memory it needs
+                found += _plans(facts, lanes, scattered, target, least)
+    every = [plan for found in plans.values() for plan in found]
+    if not every:  # one outer point at a time, whatever memory it needs
         stage_lanes = tuple(map(facts.stage_lanes, facts.stages))
         return [(0.0, Plan(facts.width, None, stage_lanes, facts.width, (), facts.nest.outer, 1, None, False))]
-    return plans
+    return every
 
 
-def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Target) -> Iterator[tuple[float, Plan]]:
+def _plans(
+    facts: Facts, lanes: Axis | None, packed: Access | None, target: Target, least: _Least | None
+) -> Iterator[tuple[float, Plan | None]]:
     """Plans with these lanes, and what they cost. None if the packed operand would take too much memory."""
     nest, width = facts.nest, facts.width
     stage_lanes = tuple(None if lanes else facts.stage_lanes(stage) for stage in facts.stages)
@@ -126,6 +143,9 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
         if packed is not None:
             each = _packing(packed, lanes, nest, width)
             cycles += each * prod(axis.extent for axis, _ in packed.at.terms)
+        if least is not None and cycles > least.cycles:
+            yield cycles, None
+            continue
         size = dict(rows)
         if lanes is not None:
             size[lanes] = block or lanes.extent
@@ -145,7 +165,10 @@ def _plans(facts: Facts, lanes: Axis | None, packed: Access | None, target: Targ
             abreast = 1 if inner else _abreast(facts, lanes, block)
             plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel, None, abreast, wide)
             if packed is None or _packed_bytes(packed, nest, block) <= MOST_PACKED:
-                yield max(cycles, moved) + OVERLAP * min(cycles, moved), plan
+                total = max(cycles, moved) + OVERLAP * min(cycles, moved)
+                if least is not None:
+                    least.cycles = min(least.cycles, total)
+                yield total, plan
         if inner and own is not None and not wide and moved > cycles / 4 and splittable(facts, stage):
             tile = {axis: size.get(axis, 1) for axis in nest.outer}
             loads = [_packed(access, packed, lanes, size) for access in stage.fold_loads]

@@ -10,7 +10,7 @@ from graphc.runtime.loop.ir import Kernel
 from graphc.runtime.loop.naive import naive
 from graphc.runtime.loop.nest import Nest
 
-from .choose import Plan, candidates
+from .choose import Plan, candidates, cheapest
 from .collapse import collapse
 from .cost import Facts, analyse
 from .emit import emit
@@ -30,7 +30,7 @@ def alternatives(nest: Nest, target: Target, most: int, within: float) -> list[t
     if _empty(nest):
         return [(0.0, naive(nest))]
     facts = analyse(collapse(nest), target)
-    found = sorted(candidates(facts, target), key=lambda one: one[0])  # stable: the first stays choose's own
+    found = sorted(candidates(facts, target), key=lambda one: one[0])  # stable: the first stays the cheapest
     kernels: dict[Kernel, float] = {}  # plans may differ and mean the same
     for cycles, plan in found:
         if len(kernels) == most or cycles > within * found[0][0]:
@@ -50,7 +50,7 @@ def cost_cpu(nest: Nest, target: Target) -> float:
 def _cheapest(nest: Nest, target: Target) -> tuple[float, Facts, Plan]:
     """The best plan of a nest, with its cycles and what is known of the nest."""
     facts = analyse(collapse(nest), target)
-    cycles, plan = min(candidates(facts, target), key=lambda found: found[0])
+    cycles, plan = cheapest(facts, target)
     return cycles, facts, plan
 
 

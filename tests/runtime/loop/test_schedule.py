@@ -19,7 +19,7 @@ from graphc.runtime.loop.interp import run, run_nest
 from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, For, If, Kernel, Let, Load, Offset, Store, Var
 from graphc.runtime.loop.lower import lower, lower_node
 from graphc.runtime.loop.nest import Fold, Nest, Stage
-from graphc.runtime.loop.schedule.choose import choose
+from graphc.runtime.loop.schedule.choose import cheapest
 from graphc.runtime.loop.schedule.collapse import collapse
 from graphc.runtime.loop.schedule.columns import skipping, wide_strip
 from graphc.runtime.loop.schedule.cost import analyse
@@ -175,7 +175,7 @@ def test_a_product_keeps_its_sums_in_registers(name: str, ta: bool, tb: bool) ->
 @pytest.mark.parametrize(("name", "rows", "columns"), [("x86-64-v4", 14, 32), ("x86-64-v3", 6, 16)])
 def test_a_tile_fills_the_registers(name: str, rows: int, columns: int) -> None:
     """All but those of one row of vectors, a broadcast number and one to spare."""
-    plan = choose(analyse(collapse(product(28, 512, 256, False, False)), TARGETS[name]), TARGETS[name])
+    _, plan = cheapest(analyse(collapse(product(28, 512, 256, False, False)), TARGETS[name]), TARGETS[name])
     assert ([size for _, size in plan.rows], plan.block) == ([rows], columns)
 
 
@@ -277,7 +277,7 @@ def test_sums_in_pieces(data: st.DataObject) -> None:
     nest = lower(Graph([x, y], [doubled]), gradient.shape, (0, 1, 2, 3), storage=storage)
     target = TARGETS[data.draw(st.sampled_from(TARGET_NAMES))]
     facts = analyse(collapse(nest), target)
-    plan = choose(facts, target)
+    _, plan = cheapest(facts, target)
     main = facts.stages[0]
     if not splittable(facts, main):
         return
