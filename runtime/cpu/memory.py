@@ -143,14 +143,19 @@ def load(e: Emitter, memory: Memory, at: Address, mask: Value | None, other: Sca
             found = _load_row(e, memory, _guarded(e, memory, at, mask), None, default, lanes.count)
             return e.select(mask, found, default)
         return _load_row(e, memory, at, acting(e, mask, lanes), default, lanes.count)
-    if mask is None and _apart(at, lanes):
+    if mask is None and _apart(e, memory, at, lanes):
         return _load_apart(e, memory, at, default, lanes)
     return _gather(e, memory, at, mask, default, lanes)
 
 
-def _apart(at: Address, lanes: Lanes) -> bool:
-    """Whether lanes lie so near to each other, in order, that rows with what lies between them are worth moving."""
-    return 1 < at.stride <= APART < lanes.count and at.index is None
+def _apart(e: Emitter, memory: Memory, at: Address, lanes: Lanes) -> bool:
+    """Whether lanes lie so near to each other, in order, that rows with what lies between them are worth moving.
+
+    Where one instruction picks lanes of two registers, a row for almost each lane is less than the lanes one by one.
+    """
+    target = e.module.target
+    most = target.lanes(memory.dtype) - 1 if target.vector_bits == 512 else APART
+    return 1 < at.stride <= most and at.stride < lanes.count and at.index is None
 
 
 def _load_shared(e: Emitter, memory: Memory, at: Address, mask: Value | None, default: Value, lanes: Lanes) -> Value:
@@ -297,7 +302,7 @@ def store(
             e.close_branch()
     elif at.stride == 1 and at.index is None:
         _store_row(e, memory, at, e.wide(value, lanes.count), acting(e, mask, lanes), streaming)
-    elif mask is None and _apart(at, lanes):
+    elif mask is None and _apart(e, memory, at, lanes):
         _store_apart(e, memory, at, e.wide(value, lanes.count), lanes)
     else:
         _scatter(e, memory, at, e.wide(value, lanes.count), acting(e, mask, lanes))

@@ -139,7 +139,7 @@ def test_sums_over_rows_that_fill_no_vectors(shape: tuple[int, int]) -> None:
     )
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 5])
+@pytest.mark.parametrize("step", [2, 3, 4, 5, 8, 15, 16])
 @pytest.mark.parametrize("target", RUNNABLE)
 def test_columns_a_few_elements_apart(target: str, step: int) -> None:
     """What lies between them is left as it was."""

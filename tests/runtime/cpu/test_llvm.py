@@ -80,7 +80,7 @@ def numbers(size: int, dtype: DType = float32, seed: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
-@pytest.mark.parametrize("stride", [0, 1, -1, 2, 3, 4, 5, -3])
+@pytest.mark.parametrize("stride", [0, 1, -1, 2, 3, 4, 5, 7, 8, 15, -3])
 @pytest.mark.parametrize("extent", EXTENTS)
 def test_strides(extent: int, stride: int, dtype: DType) -> None:
     """Loads and stores with every way for lanes to lie in memory."""
