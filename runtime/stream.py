@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from .loop.ir import Accumulate, Block, For, If, Kernel, Stmt, Store
+from .loop.ir import Accumulate, Block, For, If, Kernel, Prefetch, Stmt, Store
 from .program import Place
 
 LAST_LEVEL = 40 << 20  # bytes that a kernel moves, from which on streaming was measured to pay: a large cache, and some
@@ -52,6 +52,8 @@ def _streamed(block: Block, names: frozenset[str]) -> Block:
                 made += (replace(statement, body=_streamed(body, names)),)
             case Store(buffer=buffer) if buffer.name in names:
                 made += (replace(statement, streaming=True),)
+            case Prefetch(buffer=buffer) if buffer.name in names:
+                pass  # what goes past the caches isn't brought into them
             case _:
                 made += (statement,)
     return made

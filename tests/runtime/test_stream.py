@@ -15,7 +15,7 @@ from graphc.runtime.cpu import build, jit
 from graphc.runtime.cpu.elf import Code
 from graphc.runtime.cpu.llvm import print_program
 from graphc.runtime.cpu.target import TARGETS, by_name
-from graphc.runtime.loop.ir import Accumulate, Buffer, Expr, For, Kernel, Load, Offset, Store
+from graphc.runtime.loop.ir import Accumulate, Buffer, Expr, For, Kernel, Load, Offset, Prefetch, Store
 from graphc.runtime.loop.text import kernel_text
 from graphc.runtime.program import KernelCall, Place, Program
 from graphc.runtime.stream import LAST_LEVEL, streamed, worth_streaming
@@ -41,6 +41,16 @@ def test_what_no_cache_holds_is_streamed() -> None:
     assert worth_streaming(doubling(n), (SOURCE, RESULT)) == {"o"}
     assert worth_streaming(doubling(n // 2), (SOURCE, RESULT)) == frozenset()
     assert worth_streaming(doubling(n // 2), (SOURCE, RESULT), least=4 * n) == {"o"}
+
+
+def test_what_is_streamed_is_not_fetched_ahead() -> None:
+    kernel = doubling(64)
+    asked = tuple(Prefetch(buffer, affine(Axis("outer", 1))) for buffer in kernel.params)
+    (ranges,) = kernel.body
+    assert isinstance(ranges, For)
+    kernel = replace(kernel, body=(replace(ranges, body=(*asked, *ranges.body)),))
+    lines = kernel_text(streamed(kernel, frozenset({"o"}))).splitlines()
+    assert [line.split() for line in lines if "prefetch" in line] == [["prefetch", "p[outer]"]]
 
 
 def test_only_results_in_aligned_memory_of_their_own_are_streamed() -> None:
