@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from graphc.ir.expr import Affine, Axis, Literal
@@ -10,7 +10,7 @@ from graphc.runtime.loop.ir import Expr, Let, Load, Var
 from graphc.runtime.loop.nest import Fold, Nest, Stage
 from graphc.types import bool_, int64
 
-from .rewrite import Rewriter, affines, parts
+from .rewrite import Rewriter, affines, expressions, parts, variables
 
 
 def collapse(nest: Nest) -> Nest:
@@ -19,7 +19,7 @@ def collapse(nest: Nest) -> Nest:
     Axes a and b become one where every offset and index has a's coefficient equal to b's times b's extent:
     the element (a, b) then is where element a * extent + b of a single axis would be.
     """
-    nest = replace(nest, stages=tuple(map(_inlined, nest.stages)))
+    nest = replace(nest, stages=_inlined(nest.stages))
     everywhere = {at for stage in nest.stages for at in affines(stage)}
     outer, renamed = _joined(nest.outer, everywhere, ordered=False)
     stages = tuple(
@@ -30,22 +30,44 @@ def collapse(nest: Nest) -> Nest:
     return replace(nest, outer=outer, stages=stages)
 
 
-def _inlined(stage: Stage) -> Stage:
-    """A stage with axes, its conditions on indices written out where they are used: there, bounds decide them."""
+def _inlined(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages, conditions on indices written out where stages with axes use them: there, bounds decide them."""
     known: dict[str, Expr] = {}
-    rest = []
-    for let in stage.lets:
-        value = Rewriter(variables=known).expr(let.value)
-        if stage.axes and value.dtype is bool_ and not any(isinstance(part, Load | Var) for part in parts(value)):
-            known[let.var.name] = value
-        else:
-            rest.append(Let(let.var, value))
-    if not known:
-        return stage
-    rewriter = Rewriter(variables=known)
+    found = []
+    for stage in stages:
+        rewriter = Rewriter(variables=dict(known) if stage.axes else {})
+        rest = []
+        for let in stage.lets:
+            value = Rewriter(variables=known).expr(let.value)
+            if value.dtype is bool_ and not any(isinstance(part, Load | Var) for part in parts(value)):
+                known[let.var.name] = value
+                if stage.axes:
+                    rewriter = rewriter.with_variables({let.var.name: value})
+                    continue
+            rest.append(rewriter.let(let))
+        found.append(_rewritten(replace(stage, lets=tuple(rest)), rewriter) if rewriter.variables else stage)
+    return _needed(found, known.keys())
+
+
+def _needed(stages: Sequence[Stage], droppable: Collection[str]) -> tuple[Stage, ...]:
+    """The stages without those of the droppable lets that nothing needs."""
+    used: set[str] = set()
+    found: list[Stage] = []
+    for stage in reversed(stages):
+        used.update(name for expr in expressions(replace(stage, lets=())) for name in variables(expr))
+        lets: tuple[Let, ...] = ()
+        for let in reversed(stage.lets):
+            if let.var.name in used or let.var.name not in droppable:
+                used.update(variables(let.value))
+                lets = (let, *lets)
+        found.insert(0, replace(stage, lets=lets))
+    return tuple(found)
+
+
+def _rewritten(stage: Stage, rewriter: Rewriter) -> Stage:
+    """The stage, what follows its lets rewritten."""
     return replace(
         stage,
-        lets=tuple(rest),
         folds=tuple(Fold(fold.var, fold.reducer, rewriter.expr(fold.value)) for fold in stage.folds),
         stores=tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None),
         checks=tuple(rewriter.check(check) for check in stage.checks),

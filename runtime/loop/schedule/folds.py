@@ -235,7 +235,7 @@ class _Stage:
         lets = tuple(rewriter.let(let) for let in stage.lets)
         if inner.rows and stage.folds and not (stage.checks or stage.stores) and not positional:
             steps = [accumulator.step for accumulator in accumulators]
-            return staged(lets, values, inner, steps, ahead(self.facts, self.sizes, rewriter))
+            return staged(lets, values, inner, steps, ahead(self.facts, self.sizes, self.outside, rewriter))
         body: Block = lets
         body += tuple(rewriter.check(check) for check in stage.checks)
         for value, accumulator in zip(values, accumulators, strict=True):

@@ -18,6 +18,8 @@ from .cost import StageFacts
 from .rewrite import Rewriter, parts
 from .tile import Tile, loops
 
+HOLES = 0.75  # share of a run from which on it is read as if whole
+SHORT = 64 << 10  # bytes of a run of a few pages: a processor fetches ahead within pages, and some way into it
 MEMORY = 8 << 20  # bytes of an array that may come from beyond the last cache, whose latency others' work hides
 Step = Callable[[Expr, Tile], Stmt]  # folds a value in, at one point of a tile
 
@@ -43,8 +45,12 @@ def staged(
             level = len(rows)
         held = tuple(axis for axis in rows[level:] if axis in depends[load])
         if laned[load]:
-            if level == len(rows):
-                continue  # differs at each point
+            if level == len(rows):  # differs at each point
+                if load in ahead:
+                    first = Rewriter({axis.name: Affine() for axis in rows}).affine(load.offset.affine)
+                    alone = Tile((), inner.lanes, inner.width)
+                    levels[0] += _asked_for(Load(load.buffer, Offset(first)), ahead[load], alone)
+                continue
             tile = Tile(held, inner.lanes, inner.width)
             staged = Buffer(name, load.dtype, tile.size, "register")
             at = Offset(tile.offset())
@@ -75,23 +81,49 @@ def staged_registers(order: Sequence[Axis], depends: Sequence[frozenset[Axis]]) 
     return total
 
 
-def ahead(facts: StageFacts, sizes: Mapping[Axis, int], rewriter: Rewriter) -> dict[Load, int]:
-    """The loads whose every step goes to another part of an array that lies in memory, rewritten; with the distance
-    to what the next tile needs of it.
+def ahead(
+    facts: StageFacts, sizes: Mapping[Axis, int], outside: tuple[Axis, ...], rewriter: Rewriter
+) -> dict[Load, int]:
+    """The loads of arrays beyond the caches that the processor doesn't fetch ahead by itself, rewritten; with the
+    distance to what the next tile, or the next piece of a sum, needs of them.
 
-    sizes: points of each outer axis in a tile, outermost first.
+    sizes: points of each outer axis in a tile, outermost first. outside: axes of the stage that run around the tiles,
+    but inside of the outermost one.
     """
+    around = list(sizes)
+    loops = [*around[:1], *outside, *around[1:]] if outside else around
+    inner = [axis for axis in facts.stage.axes if axis not in outside]
     found: dict[Load, int] = {}
     for load in {p: None for fold in facts.stage.folds for p in parts(fold.value) if isinstance(p, Load)}:
         itemsize, at = load.dtype.itemsize, load.offset.affine
-        steps = [abs(at.coefficient(axis)) * itemsize for axis in facts.stage.axes if at.coefficient(axis)]
-        if load.offset.dynamic or min(steps, default=0) < FAR or load.buffer.size * itemsize <= MEMORY:
+        if load.offset.dynamic or load.buffer.size * itemsize <= MEMORY:
             continue
-        moving = [axis for axis, size in sizes.items() if size < axis.extent and at.coefficient(axis)]
+        extents = {axis: axis.extent for axis in inner}  # of what runs inside of the loop that is looked at
+        for axis in reversed(loops):
+            size = sizes.get(axis, 1)
+            moved = at.coefficient(axis) * size
+            if size < axis.extent and moved and not _slides(moved, at, inner):
+                break
+            extents[axis] = axis.extent
+        else:
+            continue
+        steps = [abs(at.coefficient(axis)) for axis in inner if at.coefficient(axis)]
+        points = {axis: extents.get(axis, sizes.get(axis, 1)) for axis, _ in at.terms}
+        run = 1 + sum(abs(step) * (points[axis] - 1) for axis, step in at.terms)
+        scattered = min(steps, default=0) * itemsize >= FAR
+        jumps = run * itemsize <= SHORT and (abs(moved) >= 2 * run or prod(points.values()) <= HOLES * run)
         new = rewriter.expr(load)
-        if moving and isinstance(new, Load) and new.buffer.space == "global":
-            found[new] = at.coefficient(moving[-1]) * sizes[moving[-1]]
+        if (scattered or jumps) and isinstance(new, Load) and new.buffer.space == "global":
+            found[new] = moved
     return found
+
+
+def _slides(move: int, at: Affine, inner: Sequence[Axis]) -> bool:
+    """Whether most of what is needed after a move was needed before: a window slides."""
+    return any(
+        step and move % step == 0 and abs(move) < abs(step) * axis.extent
+        for axis, step in ((axis, at.coefficient(axis)) for axis in inner)
+    )
 
 
 def _asked_for(load: Load, distance: int, tile: Tile) -> Block:

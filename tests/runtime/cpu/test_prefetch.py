@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+import graphc as gc
 from graphc.ir.expr import Affine, Axis, affine
-from graphc.ir.node import Node, make
-from graphc.ops import linalg
+from graphc.ir.graph import Graph
+from graphc.ir.node import FUSED, Node, make
+from graphc.ops import convolution, linalg
+from graphc.passes.fuse import fuse
 from graphc.runtime.cpu import jit
 from graphc.runtime.cpu.llvm import print_kernel
 from graphc.runtime.cpu.target import by_name
@@ -92,3 +97,37 @@ def test_the_next_tile_is_asked_for_by_whole_lines() -> None:
     first = next(line.strip() for line in text.splitlines() if "prefetch" in line)
     assert first == "prefetch p0[802816*i0_block + 32*i2_block + 3136*j0 + 47]"
     assert first.replace("47", "63") in text
+
+
+def weight_gradient(x: tuple[int, ...], w: tuple[int, ...], groups: int) -> Node:
+    y = conv(x, w, padding=1, groups=groups)
+    return convolution.CONV.vjp[1](given(2, *y.shape), y, *y.inputs, **y.attrs)
+
+
+def test_the_next_piece_of_a_sum_is_asked_for() -> None:
+    """A channel of an image is 12 KB, read by one run; that of the next image lies 64 of them further on."""
+    node = weight_gradient((64, 64, 56, 56), (64, 1, 3, 3), groups=64)
+    (fused,) = [n for n in fuse(Graph([], [node])).nodes if n.op is FUSED]
+    text = kernel_text(schedule_cpu(lower_node(fused), AVX512))
+    asked = [line.split("[")[0].split()[-1] for line in text.splitlines() if "prefetch" in line]
+    assert sorted(set(asked)) == ["p0", "p1"]
+    assert len(asked) == 2 * 4, "rows of 56 floats: four lines of each image, once for all columns of the kernel"
+    assert "56*j1 + 200719]" in text, "64 channels further on, the first vector's last lane"
+
+
+@pytest.mark.parametrize("groups", [20, 1])
+def test_sums_over_images_that_no_cache_holds(groups: int) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(9, 20, 115, 117)).astype(np.float32)
+    w = np.zeros((20, 20 // groups, 3, 3), np.float32)
+
+    def loss(w: Any) -> Any:
+        return (gc.conv(gc.asarray(x), w, padding=1, groups=groups) * gc.asarray(x)).sum()
+
+    found = gc.compile(gc.grad(loss))(gc.asarray(w)).numpy()
+    around = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3), (2, 3))
+    wanted = np.einsum("nohw,nihwkl->oikl", x, windows, optimize=True)
+    if groups > 1:
+        wanted = np.einsum("ookl->okl", wanted)[:, None]
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-2)

@@ -465,12 +465,6 @@ def test_work_abreast_is_written_out_once(extent: int) -> None:
     assert widths[1:] == ([] if extent == 65_536 else [16])
 
 
-def test_contiguous_axes_become_one() -> None:
-    x, y = inputs((4, 5, 6), (4, 5, 6))
-    nest = collapse(lower_node(make(elementwise.ADD, (x, y), {})))
-    assert [axis.extent for axis in nest.outer] == [120]
-
-
 def test_large_work_is_shared_and_small_is_not() -> None:
     for shape, shared in (((8,), False), ((1000, 1000), True), ((1_000_000,), True)):
         (x,) = inputs(shape)
