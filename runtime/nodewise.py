@@ -111,8 +111,9 @@ def _steps(graph: Graph, slots: Mapping[Node, int]) -> list[_Step]:
         operands = tuple([slots[x] for x in node.inputs])
         dying = [x for x in dict.fromkeys(node.inputs) if last[x] is node and x not in kept and x.op is not CONSTANT]
         function, over = node.op.ufunc, -1
-        if function is None or Fact.CONTRACTION in node.op.facts:
-            function = partial(node.op.eval, namespace)
+        contracts = Fact.CONTRACTION in node.op.facts
+        if function is None or contracts:
+            function = partial(node.op.eval, namespace if contracts else np)
             own.difference_update(node.inputs)
         elif node.shape:  # a ufunc's result without dimensions is no array
             over = next((slots[x] for x in dying if x in own and x.type == node.type), -1)

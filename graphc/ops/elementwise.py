@@ -18,6 +18,7 @@ from graphc.dispatch import NUMBERS, SCALARS, apply, binary, dtype_of_value, una
 from graphc.ir.expr import Call, Compute, Expr, Literal, affine, axes_of, call
 from graphc.ops import special
 from graphc.ops.factories import broadcast_read, check_kinds, check_same_dtype, elementwise
+from graphc.ops.selection import select
 from graphc.primitive import Fact, Primitive, Value
 from graphc.types import (
     DEFAULT_FLOAT,
@@ -246,7 +247,7 @@ def _where_body(condition: TensorType, x: TensorType, y: TensorType) -> Compute:
 WHERE: Primitive = Primitive(
     "where",
     infer=_where_type,
-    eval=lambda xp, condition, x, y: xp.where(condition, x, y),
+    eval=select,
     vjp=(
         None,
         lambda g, y, condition, a, b: where(condition, g, 0),
@@ -274,7 +275,7 @@ def _strong_eval(xp: Any, g: Any, p: Any) -> Any:
     if xp is np and np.isfinite(np.add.reduce(product, None)):
         return product  # 0 * inf is nan, and would have shown in the sum
     lost = xp.logical_and(xp.equal(g, 0), xp.isnan(product))
-    return xp.where(lost, xp.zeros((), product.dtype), product)
+    return select(xp, lost, xp.zeros((), product.dtype), product)
 
 
 def _strong_scalar(g: Expr, p: Expr) -> Expr:

@@ -36,6 +36,7 @@ from graphc.ir.expr import (
 from graphc.ops.convolution import Ints, Pairs, conv, padding_pairs, per_dimension, stretched
 from graphc.ops.elementwise import multiply
 from graphc.ops.phases import Phased, phased
+from graphc.ops.selection import select
 from graphc.primitive import Fact, Primitive, Value
 from graphc.types import DType, Scalar, Shape, TensorType, int64
 
@@ -152,7 +153,7 @@ def _eval_scatter(xp: Any, g: Any, x: Any, *, window: Ints, stride: Ints, paddin
     result = xp.zeros(_infer_scatter(type_of(g), type_of(x), **attrs).shape, dtype=g.dtype)
     zero = g.dtype.type(0)
     for outputs, elements, hit in _first_maxima(xp, x, **attrs):
-        result[elements] += xp.where(hit, g[outputs], zero)
+        result[elements] += select(xp, hit, g[outputs], zero)
     return result
 
 
@@ -160,7 +161,7 @@ def _eval_gather(xp: Any, t: Any, x: Any, *, window: Ints, stride: Ints, padding
     attrs: dict[str, Any] = {"window": window, "stride": stride, "padding": padding, "dilation": dilation}
     y = xp.zeros(_infer_gather(type_of(t), type_of(x), **attrs).shape, dtype=t.dtype)
     for outputs, elements, hit in _first_maxima(xp, x, **attrs):
-        y[outputs] = xp.where(hit, t[elements], y[outputs])
+        y[outputs] = select(xp, hit, t[elements], y[outputs])
     return y
 
 

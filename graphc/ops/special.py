@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.ops.selection import select
+
 _SMALL_P = (1.28379167095512558561e-01, -3.25042107247001499370e-01, -2.84817495755985104766e-02,
             -5.77027029648944159157e-03, -2.37630166566501626084e-05)  # fmt: skip
 _SMALL_Q = (1.0, 3.97917223959155352819e-01, 6.50222499887672944485e-02, 5.08130628187576562776e-03,
@@ -71,7 +73,7 @@ def _erf_short(xp: Any, x: Any) -> Any:
     near += magnitude
     far = xp.exp(_horner(FAR, magnitude))
     xp.subtract(1, far, out=far)
-    return xp.copysign(xp.where(magnitude > 1, far, near).reshape(x.shape), x)
+    return xp.copysign(select(xp, magnitude > 1, far, near).reshape(x.shape), x)
 
 
 def _erf(xp: Any, x: Any) -> Any:
