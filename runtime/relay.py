@@ -14,7 +14,7 @@ from math import prod
 from graphc.ir.digits import row_major_strides
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal, affine
 from graphc.ir.node import Node
-from graphc.types import Shape, bool_, int64
+from graphc.types import DType, Shape, bool_, int64
 
 from .loop.ir import Buffer, Expr, Load, Offset, Store
 from .loop.lower import rims
@@ -28,7 +28,8 @@ Copies = Mapping[int, Storage]  # number of the operand -> how its copy lies
 WORTH_ASKING = 30_000.0  # cycles that a kernel's arithmetic takes, from which on copies are thought about
 VECTOR = 64  # bytes of the widest registers, two of which a processor multiplies and adds in a cycle
 NEAR = 1.1  # times these cycles: nothing is to be gained
-COPIED = 0.5  # cycles to copy an element
+COPIED, FROM_MEMORY = 0.5, 1.75  # cycles to copy an element; of an array that no cache holds
+CACHED = 8 << 20  # bytes of an array that one does
 SPARED = 0.95  # what is left must be less than this share
 FEWEST_LANES = 8  # points of an axis that could fill lanes
 MOST_RIM = 2.0  # times the array's own size
@@ -68,10 +69,15 @@ def copies(
             continue
         tried.add(key)
         shapes = {i: node.inputs[i].shape for i in candidate}
-        price = sum(COPIED * s.size(shapes[i]) for i, s in candidate.items() if not made(i, s))
+        price = sum(_price(s.size(shapes[i]), node.inputs[i].dtype) for i, s in candidate.items() if not made(i, s))
         if price < best and (total := price + cost(lowered(candidate))) < best:
             chosen, best = candidate, total
     return chosen
+
+
+def _price(size: int, dtype: DType) -> float:
+    """Cycles to copy so many elements."""
+    return size * (COPIED if size * dtype.itemsize <= CACHED else FROM_MEMORY)
 
 
 def _of_matrices(loads: Sequence[Load]) -> bool:

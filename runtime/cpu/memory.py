@@ -18,6 +18,7 @@ from . import scalars
 from .emitter import Emitter, Value, lane_mask, lane_numbers, literal, type_of
 from .target import APART
 
+MOST_PARTS = 3  # plain stores that take less time than one with a mask
 ALIGNMENT = 64  # of what is allocated here, and of buffers in the arena
 
 
@@ -300,8 +301,10 @@ def store(
             e.open_branch(e.lane(mask, lane).text)
             _store_scalar(e, memory, at, e.lane(value, lane))
             e.close_branch()
+    elif at.stride == 1 and at.index is None and mask is None and lanes.live.bit_count() <= MOST_PARTS:
+        _store_parts(e, memory, at, e.wide(value, lanes.count), lanes, streaming)
     elif at.stride == 1 and at.index is None:
-        _store_row(e, memory, at, e.wide(value, lanes.count), acting(e, mask, lanes), streaming)
+        _store_row(e, memory, at, e.wide(value, lanes.count), acting(e, mask, lanes))
     elif mask is None and _apart(e, memory, at, lanes):
         _store_apart(e, memory, at, e.wide(value, lanes.count), lanes)
     else:
@@ -319,6 +322,21 @@ def _stored(e: Emitter, value: Value) -> str:
 
 def _store_scalar(e: Emitter, memory: Memory, at: Address, value: Value) -> None:
     e.line(f"store {_stored(e, value)}, ptr {at.pointer}, align {gcd(at.align, memory.dtype.itemsize)}")
+
+
+def _store_parts(e: Emitter, memory: Memory, at: Address, value: Value, lanes: Lanes, streaming: bool) -> None:
+    """The lanes that exist, by as few stores of 16, 8, 4, ... as that takes."""
+    first = 0
+    while first < lanes.live:
+        size = 1 << (lanes.live - first).bit_length() - 1
+        to = beside(e, memory, at, first)
+        if size == 1:
+            _store_scalar(e, memory, to, e.lane(value, first))
+        elif size == lanes.count:
+            _store_row(e, memory, to, value, None, streaming)
+        else:
+            _store_row(e, memory, to, e.shuffle(value, [*range(first, first + size)]), None)
+        first += size
 
 
 def _store_row(

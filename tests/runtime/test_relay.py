@@ -21,7 +21,7 @@ from graphc.runtime.loop.lower import lower_node
 from graphc.runtime.loop.nest import Nest
 from graphc.runtime.loop.schedule.cpu import cost_cpu, schedule_cpu
 from graphc.runtime.loop.storage import Storage, in_order
-from graphc.runtime.loop.text import nest_text
+from graphc.runtime.loop.text import kernel_text, nest_text
 from graphc.runtime.plan import plan
 from graphc.runtime.program import KernelCall
 from graphc.types import TensorType, float32
@@ -178,3 +178,25 @@ def test_a_strided_convolutions_input_gradient_scatters_nothing() -> None:
     kernels = [print_kernel(step.kernel, target) for step in program.steps if isinstance(step, KernelCall)]
     assert not any("masked.scatter" in text for text in kernels)
     assert any("masked.store" in text for text in kernels)
+
+
+def test_what_no_cache_holds_is_not_copied_first() -> None:
+    """A stem's cotangent is 26 MB: the kernel turns pieces of it over itself; the image, of 5 MB, gets its rim."""
+    target = by_name("x86-64-v4")
+    x, w = new(8, 3, 224, 224), new(64, 3, 7, 7)
+    y = convolution.conv(x, w, stride=2, padding=3)
+    g = new(*y.shape)
+    fused = fuse(Graph([x, w, g], [convolution.CONV.vjp[1](g, y, x, w, **y.attrs)]))
+    program = plan(fused, schedule=partial(schedule_cpu, target=target), cost=partial(cost_cpu, target=target))
+    copied = [s.kernel.params[0].size for s in program.steps if isinstance(s, KernelCall) and "relay" in s.kernel.name]
+    assert copied == [8 * 3 * 224 * 224]
+
+
+def test_short_sums_are_not_taken_in_pieces() -> None:
+    """A piece of one channel would be 25 steps, after which all running values were stored and loaded again."""
+    x, w = new(64, 20, 12, 12), new(50, 20, 5, 5)
+    fused = fuse(Graph([x, w], [convolution.conv(x, w)]))
+    target = by_name("x86-64-v4")
+    program = plan(fused, schedule=partial(schedule_cpu, target=target), cost=partial(cost_cpu, target=target))
+    texts = [kernel_text(step.kernel) for step in program.steps if isinstance(step, KernelCall)]
+    assert any("_acc" in text for text in texts) and not any("_partial" in text for text in texts)

@@ -173,7 +173,7 @@ def _plans(
             tile = {axis: size.get(axis, 1) for axis in nest.outer}
             loads = [_packed(access, packed, lanes, size) for access in stage.fold_loads]
             stage_own = None if lanes else own
-            for apart, turned, split in splits(facts, stage, stage_own, block, loads, order, trips, tile):
+            for apart, again, turned, split in splits(facts, stage, stage_own, block, loads, order, trips, tile):
                 if packed is not None and (
                     any(packed.depends(axis) for axis in turned[1:])
                     or _packed_bytes(packed, nest, block, split) > MOST_PACKED
@@ -182,7 +182,8 @@ def _plans(
                 lost = cycles * _imbalance(trips[turned[0]]) if parallel else 0.0
                 lost += short if turned[0] == lanes else 0.0
                 pieces = replace(plan, order=turned, panel=False, split=split)
-                yield max(cycles, apart + lost) + OVERLAP * min(cycles, apart + lost), pieces
+                work, apart = cycles + again, apart + lost
+                yield max(work, apart) + OVERLAP * min(work, apart), pieces
 
 
 def _packing(packed: Access, lanes: Axis | None, nest: Nest, width: int) -> float:

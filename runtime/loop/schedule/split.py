@@ -17,7 +17,7 @@ from .cost import FOLD_LANES, Access, Facts, StageFacts
 from .memory import Traffic
 
 MOST_PARTIAL = 512 << 10  # bytes of running values, per thread
-RELOAD = 1 / 20  # cycles to load and store a byte of them
+RELOAD = 1 / 40  # cycles to load and store a byte of them
 TILE = 20.0  # cycles to start and end a tile
 CHUNKED = (36 << 10, 512 << 10)  # bytes that a chunk of an axis may touch: in a tile, and in all tiles
 LEAST_CHUNK = 256  # points: shorter runs are over before the processor has begun to fetch ahead
@@ -59,8 +59,8 @@ def splits(
     order: Sequence[Axis],
     trips: Mapping[Axis, int],
     tile: Mapping[Axis, int],
-) -> Iterator[tuple[float, tuple[Axis, ...], Split]]:
-    """Orders of the outer axes with splits, and the cycles that memory costs in each.
+) -> Iterator[tuple[float, float, tuple[Axis, ...], Split]]:
+    """Orders of the outer axes with splits; the cycles that memory costs in each, and those of work that it adds.
 
     own: the axis of the stage that fills lanes, if it does, `unit` of its points side by side; its lanes are folded for
     each piece. loads: of the folds, as tiles meet them. order: of the outer axes without a split.
@@ -84,7 +84,7 @@ def splits(
                 sizes[split.axes[-1]] = split.chunk
             inside = Traffic(loads, {**trips, **pieces}, {**tile, **sizes})
             moved = inside.cycles((first, *split.axes, *rest)) + last.cycles((first, *rest))
-            yield moved + trips[first] * prod(pieces.values()) * again, (first, *rest), split
+            yield moved, trips[first] * prod(pieces.values()) * again, (first, *rest), split
 
 
 def _cuts(
