@@ -27,10 +27,11 @@ def _small_exponential(x: Node) -> Value:
 
 
 def sigmoid(node: Node) -> Node | None:
-    """sigmoid(x) = (1 or e) / (1 + e), e = exp(-|x|)."""
+    """sigmoid(x) = (1 - s) or s, s = e / (1 + e), e = exp(-|x|): at most 1/2, so nothing cancels."""
     (x,) = node.inputs
     e = _small_exponential(x)
-    return as_type_of(ew.divide(ew.where(ew.greater_equal(x, 0), 1, e), ew.add(e, 1)), node)
+    s = ew.divide(e, ew.add(e, 1))
+    return as_type_of(ew.where(ew.greater_equal(x, 0), ew.subtract(1, s), s), node)
 
 
 def softplus(node: Node) -> Node | None:
@@ -92,7 +93,12 @@ def _rule(name: str, apply: RewriteFunction, reason: str, *ops: Primitive, exact
 
 
 RULES = (
-    _rule("sigmoid spelt out", sigmoid, "its exponential is that of sigmoid(-x) and softplus(x) too", lg.SIGMOID),
+    _rule(
+        "sigmoid spelt out",
+        sigmoid,
+        "its exponential is that of softplus(x) too, and its quotient that of sigmoid(-x)",
+        lg.SIGMOID,
+    ),
     _rule("softplus spelt out", softplus, "its exponential is that of its derivative, sigmoid(x), too", lg.SOFTPLUS),
     _rule("constant power", constant_power, "a logarithm and an exponential less", ew.POWER, exact=False),
     _rule("running sum", running_sum, "a block's sum for each element, not all before it", CUMULATIVE_SUM, exact=False),

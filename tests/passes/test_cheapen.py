@@ -83,6 +83,16 @@ def test_value_and_gradient_share_one_exponential(formula: Callable[[Any], Any])
 
 
 @pytest.mark.parametrize("dtype", [float32, float64])
+def test_a_sigmoid_and_its_slope_share_one_quotient(dtype: DType) -> None:
+    step = gc.compile(gc.value_and_grad(lambda x: gc.sum(gc.sigmoid(x) * gc.sigmoid(x))))
+    x = np.linspace(-30, 30, 1201).astype(dtype.numpy)
+    _, gradient = step(gc.tensor(x))
+    assert operations(step.graphs()[-3].graph).count("divide") == 1
+    s, other = (1 / (1 + np.exp(-sign * x.astype(np.longdouble))) for sign in (1, -1))
+    np.testing.assert_allclose(gradient.numpy(), 2 * s * s * other, rtol=8 * np.finfo(dtype.numpy).eps)
+
+
+@pytest.mark.parametrize("dtype", [float32, float64])
 def test_a_divisor_of_two_is_a_factor(dtype: DType) -> None:
     assert cheap(lambda x: ew.divide(x, 8.0), dtype) == ["multiply"]
     assert cheap(lambda x: ew.divide(x, -0.25), dtype) == ["multiply"]
