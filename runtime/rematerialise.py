@@ -36,6 +36,8 @@ LEAST = 4 << 20  # bytes: a smaller arena stays in the caches
 SHARE = 1 / 16  # of the effort may be spent again
 NOTABLE = 1 / 1024  # of the peak: smaller values aren't thought about
 AT_A_TIME = 16  # of so many candidates one is chosen, then the next are compared again
+WORTH = 4.0  # so many times the share of the effort is the least share of the peak that must be spared for it
+START = 200_000.0  # cycles, times the lanes of a vector, in which a kernel starts and its threads meet again
 STREAM = 8.0  # cycles in which a vector comes from memory, or goes there
 PRODUCT = 0.5  # cycles of a vector of products that are summed
 ROUNDS = 3  # another order of the works may show what else is worth while
@@ -52,14 +54,16 @@ def rematerialised(works: list[Work], lowered: Lowered) -> list[Work]:
     if here.peak < LEAST:
         return works
     here = _tightened(here)
-    budget = SHARE * sum(effort(work.nest) for work in works)
+    total = sum(effort(work.nest) for work in works)
+    budget = SHARE * total
     for _ in range(ROUNDS):
         tried = []
         for number in here.choices(budget):
             changed, spent = here.result(number)
             tried.append((_tightened(_Search(ordered(changed), lowered)), spent))
         best, spent = min(tried, key=lambda one: one[0].peak, default=(here, 0.0))
-        if best.peak >= here.peak:
+        spared = here.peak - best.peak
+        if spared <= 0 or spared * total < WORTH * spent * here.peak:
             break
         here, budget = best, budget - spent
     return here.works
@@ -225,7 +229,7 @@ def _part(node: Node, result: int) -> tuple[Node, list[int]] | None:
 def effort(nest: Nest) -> float:
     """Cycles of a nest times the lanes of a vector, roughly."""
     points = prod(axis.extent for axis in nest.outer)
-    return sum(_effort(stage, points * prod(a.extent for a in stage.axes)) for stage in nest.stages)
+    return START + sum(_effort(stage, points * prod(a.extent for a in stage.axes)) for stage in nest.stages)
 
 
 def _effort(stage: Stage, points: int) -> float:

@@ -78,6 +78,24 @@ def numbers(program: Program, graph: Graph, state: dict[int, int]) -> list[Any]:
     return memory
 
 
+@pytest.fixture(autouse=True)
+def memory_is_dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The works here are tiny."""
+    monkeypatch.setattr(rematerialise, "START", 0.0)
+    monkeypatch.setattr(rematerialise, "WORTH", 0.0)
+
+
+def test_little_memory_is_not_worth_many_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, outputs, state = training()
+    once = len(plan(fuse(Graph(inputs, outputs)), state).steps)
+    monkeypatch.setattr(rematerialise, "LEAST", 0)
+    monkeypatch.setattr(rematerialise, "SHARE", 1.0)
+    for start, worth, more in ((0.0, 1.0, True), (1e9, 4.0, False), (0.0, 1e6, False)):
+        monkeypatch.setattr(rematerialise, "START", start)
+        monkeypatch.setattr(rematerialise, "WORTH", worth)
+        assert (len(plan(fuse(Graph(inputs, outputs)), state).steps) > once) is more
+
+
 def test_what_is_made_of_what_is_kept_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, outputs, state = training()
     kept = check(inputs, outputs, state)
