@@ -1,4 +1,5 @@
-"""Correlation on arrays, the eager heart of convolution: windows are unfolded, then multiplied as matrices.
+"""Correlation on arrays, the eager heart of convolution: windows are unfolded, then multiplied as matrices. Where there
+are more outputs than inputs, as in the derivative by the input, the inputs are multiplied and their products added up.
 
 Works on NumPy and on CuPy.
 """
@@ -21,8 +22,11 @@ def correlate(xp: Any, x: Any, w: Any, low: Ints, stride: Ints, dilation: Ints, 
     y = xp.zeros((batch, w.shape[0], *out), dtype=x.dtype)
     if not y.size or not x.size or not w.size:
         return y
-    windows = _windows(xp, x, low, stride, dilation, out, kernel, groups)
     places, depth = prod(out), channels * prod(kernel)
+    terms = w.shape[0] * prod(x.shape[2:])  # as many as there would be unfolded elements, for each tap
+    if groups == 1 and prod(kernel) > 1 and set(stride) == {1} and 2 * terms <= channels * places:
+        return _scattered(xp, x, w, low, dilation, y)
+    windows = _windows(xp, x, low, stride, dilation, out, kernel, groups)
     if channels == per_group == 1 and prod(kernel) <= places:
         return _depthwise(xp, windows, w.reshape(groups, 1, *kernel), y)
     d = len(out)
@@ -42,6 +46,26 @@ def correlate(xp: Any, x: Any, w: Any, low: Ints, stride: Ints, dilation: Ints, 
             product = xp.matmul(rows, matrix.transpose(0, 2, 1)).reshape(groups, n, places, per_group)
             product = product.transpose(1, 0, 3, 2)
         y[start : start + chunk] = product.reshape(n, w.shape[0], *out)
+    return y
+
+
+def _scattered(xp: Any, x: Any, w: Any, low: Ints, dilation: Ints, y: Any) -> Any:
+    """Each input times every tap's weights, added to the output that it is seen from there. y: zeros."""
+    batch, kernel, inputs, d = x.shape[0], w.shape[2:], x.shape[2:], w.ndim - 2
+    matrix = w.transpose(0, *range(2, 2 + d), 1).reshape(-1, w.shape[1])
+    chunk = _chunk(matrix.shape[0] * prod(inputs) * x.dtype.itemsize)
+    for start in range(0, batch, chunk):
+        part = x[start : start + chunk]
+        terms = xp.matmul(matrix, part.reshape(*part.shape[:2], -1)).reshape(-1, w.shape[0], *kernel, *inputs)
+        total = y[start : start + chunk]
+        for tap in itertools.product(*map(range, kernel)):
+            seen, added = [], []
+            for n, p, k, lo, r in zip(inputs, y.shape[2:], tap, low, dilation, strict=True):
+                shift = lo - r * k  # from an input to its output
+                begin, end = max(0, -shift), max(0, -shift, min(n, p - shift))
+                added.append(slice(begin, end))
+                seen.append(slice(begin + shift, end + shift))
+            total[(..., *seen)] += terms[(slice(None), slice(None), *tap, *added)]
     return y
 
 

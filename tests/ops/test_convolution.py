@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.expr import Affine, Call, Read
+from graphc.ops import correlation
 from graphc.ops.convolution import CONV, conv, conv_transpose
 from graphc.tensor import Tensor, as_tensor
 from graphc.types import TensorType, float32
@@ -153,3 +155,43 @@ def test_body_reads_are_affine_and_masked_only_where_a_window_leaves_the_input()
     attrs = {"stride": (1,), "padding": ((2, 3),), "lhs_dilation": (2,), "rhs_dilation": (1,), "groups": 1}
     for read in _reads((2, 4, 4), (3, 4, 3), **attrs):
         assert all(isinstance(i, Affine) for i in read.index)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "inputs", "low", "dilation", "out"),
+    [
+        ((3,), (4,), (2,), (1,), (6,)),
+        ((3,), (4,), (5,), (1,), (14,)),  # outputs that see nothing
+        ((2,), (9,), (-3,), (1,), (4,)),  # cropped
+        ((3, 2), (4, 5), (4, 1), (2, 1), (8, 6)),
+        ((1, 4), (3, 2), (0, 3), (1, 1), (3, 5)),
+        ((2, 2, 3), (2, 3, 2), (1, 1, 2), (1, 1, 1), (3, 4, 4)),
+    ],
+)
+def test_inputs_scattered_to_outputs_are_windows_gathered(
+    kernel: Any, inputs: Any, low: Any, dilation: Any, out: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    w = rng.integers(-4, 5, (3, 5, *kernel)).astype(np.float64)
+    for x in (rng.integers(-4, 5, (7, 5, *inputs)).astype(np.float64), rng.integers(-4, 5, (5, 7, *inputs)) * 1.0):
+        x = x if x.shape[1] == 5 else x.swapaxes(0, 1)
+        expected = np.zeros((7, 3, *out))
+        for p, k in itertools.product(np.ndindex(*out), np.ndindex(*kernel)):
+            at = tuple(i + r * j - lo for i, j, r, lo in zip(p, k, dilation, low, strict=True))
+            if all(0 <= i < n for i, n in zip(at, inputs, strict=True)):
+                expected[(..., *p)] += x[(..., *at)] @ w[(..., *k)].T
+        found = correlation._scattered(np, x, w, low, dilation, np.zeros_like(expected))
+        np.testing.assert_array_equal(found, expected)
+        assert np.array_equal(correlation.correlate(np, x, w, low, (1,) * len(out), dilation, out, 1), expected)
+
+
+def test_what_has_more_outputs_is_scattered(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    scattered = correlation._scattered
+    monkeypatch.setattr(correlation, "_scattered", lambda *args: seen.append(args[1].shape) or scattered(*args))
+    x, w = np.ones((2, 50, 8, 8)), np.ones((20, 50, 5, 5))
+    correlation.correlate(np, x, w, (4, 4), (1, 1), (1, 1), (12, 12), 1)
+    assert seen == [x.shape]
+    correlation.correlate(np, x, w, (0, 0), (1, 1), (1, 1), (4, 4), 1)
+    correlation.correlate(np, x, w, (4, 4), (2, 1), (1, 1), (6, 12), 1)
+    assert seen == [x.shape]
