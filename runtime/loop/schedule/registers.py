@@ -16,6 +16,8 @@ LATENCY = 4.0  # cycles from one multiply-add to the next on the same register
 LOOP, TILE = 0.75, 20.0  # cycles of overhead of an iteration, and of starting and ending a tile
 MOST_VECTORS = 4
 VARIANT = 0.02  # what another size of tiles may cost, as a share of the time
+CODE = 0.25  # cycles to fetch an instruction from beyond the first-level cache: once a call, or more often
+FOLD_CODE = 8  # instructions, roughly, to fold the lanes of a register
 MOST_CODE = 256  # instructions, roughly, for all points of a tile with rows
 SMALLER_SIDE = 8  # of two row axes, the less cut has at most so many points
 
@@ -52,7 +54,10 @@ def register_tiles(
                 continue
             if rows and vectors * count * facts.arithmetic / SIMPLE > MOST_CODE:
                 continue
-            found.append((model.cost(vectors, rows) * _variants(lanes, own, width, vectors, rows), vectors, rows))
+            kinds = _kinds(lanes, own, width, vectors, rows)
+            each = vectors * (len(stage.folds) + facts.arithmetic / SIMPLE) + len(stage.folds) * FOLD_CODE * own
+            cycles = model.cost(vectors, rows) * (1 + VARIANT * (kinds - 1)) + CODE * kinds * count * each
+            found.append((cycles, vectors, rows))
     return sorted(found, key=lambda option: option[0])
 
 
@@ -117,12 +122,11 @@ class _Model:
         return tiles * (points * each + TILE + end)
 
 
-def _variants(lanes: Axis, own: bool, width: int, vectors: int, rows: Rows) -> float:
-    """A factor against tiles of several sizes, each of which is code of its own."""
+def _kinds(lanes: Axis, own: bool, width: int, vectors: int, rows: Rows) -> int:
+    """How many sizes of tiles there are, each of which is code of its own."""
     chunks = -(-lanes.extent // width)
     uneven = not own and (chunks % vectors != 0 or (lanes.extent % width != 0 and chunks > vectors))
-    kinds = prod(1 + (axis.extent % size != 0) for axis, size in rows) * (1 + uneven)
-    return 1 + VARIANT * (kinds - 1)
+    return prod(1 + (axis.extent % size != 0) for axis, size in rows) * (1 + uneven)
 
 
 def _aligned(load: Access, lanes: Axis, width: int) -> bool:

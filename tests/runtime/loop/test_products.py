@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphc.ir.expr import Axis, Call, affine
 from graphc.runtime.cpu.target import TARGETS
 from graphc.runtime.cpu.transpose import turned
-from graphc.runtime.loop.ir import For, Kernel
+from graphc.runtime.loop.ir import Buffer, For, Kernel, Load, Offset, Store, Var
+from graphc.runtime.loop.nest import Fold, Nest, Stage
 from graphc.runtime.loop.schedule.choose import Plan, candidates, cheapest
 from graphc.runtime.loop.schedule.collapse import collapse
 from graphc.runtime.loop.schedule.cost import analyse
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
 from graphc.runtime.loop.schedule.emit import emit
+from graphc.runtime.loop.schedule.registers import register_tiles
 from graphc.runtime.loop.schedule.split import Split
 from graphc.types import DType, float32, float64
 
@@ -100,3 +103,21 @@ def test_the_cheapest_plan_is_that_of_all(m: int, n: int, k: int, ta: bool, tb: 
     """Plans that are passed over, for what they cost without memory, are none that would have been chosen."""
     facts = analyse(collapse(product(m, n, k, ta, tb)), TARGETS[name])
     assert cheapest(facts, TARGETS[name]) == min(candidates(facts, TARGETS[name]), key=lambda found: found[0])
+
+
+def test_little_work_is_one_size_of_tiles() -> None:
+    """Where a kernel is soon over, the time to fetch its code counts: rows are cut evenly. Of much work they aren't."""
+
+    def uneven(rows: int, points: int) -> bool:
+        i, j = Axis("i", rows), Axis("j", points)
+        x, b = Buffer("x", float32, rows * points), Buffer("b", float32, points)
+        value = Call("add", (Load(x, Offset(i * points + j)), Load(b, Offset(affine(j)))), float32)
+        fold, most = Fold(Var("f0", float32), "max", value), Buffer("o0", float32, rows)
+        stages = (Stage((j,), folds=(fold,)), Stage(stores=(Store(most, Offset(affine(i)), fold.var),)))
+        nest = Nest("extremes", (x, b, most), (i,), stages)
+        first = analyse(collapse(nest), V4).stages[0]
+        _, _, chosen = register_tiles(first, (i,), j, None, 16, V4)[0]
+        return any(axis.extent % size for axis, size in chosen)
+
+    assert not uneven(64, 10)
+    assert uneven(64, 100_000)
