@@ -10,6 +10,10 @@
     choose.py     Plan: vector axis, register tile, loop order, parallel loop, packing; by least cost of all the above
     emit.py       a nest's facts and a Plan -> the statements of a Kernel
     folds.py      the part of emit that accumulates in registers and folds lanes
+    staging.py    what a step of a fold loads, and asks for ahead
+    fetch.py      what an epilogue reads and writes, asked for while the fold before it runs
+    turn.py       squares of registers transposed, where memory runs along the rows of a tile
+    borders.py    axes cut where conditions on them are decided
     tile.py       the points that are worked on side by side
     rewrite.py    substitution and simplification in expressions
 
