@@ -70,9 +70,9 @@ def test_idx_files_plain_and_compressed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "pattern"),
     [
-        (gzip.compress(idx(np.ones((5, 5), np.uint8)))[:-9], "truncated or damaged"),
-        (gzip.compress(idx(np.ones((5, 5), np.uint8)))[:12], "truncated or damaged"),
-        (gzip.compress(bytes(999))[:30] + b"x" * 20, "truncated or damaged"),
+        (gzip.compress(idx(np.ones((5, 5), np.uint8)), mtime=0)[:-9], "truncated or damaged"),
+        (gzip.compress(idx(np.ones((5, 5), np.uint8)), mtime=0)[:12], "truncated or damaged"),
+        (gzip.compress(bytes(999), mtime=0)[:30] + b"x" * 20, "truncated or damaged"),
         (idx(np.ones((5, 5), np.uint8))[:-1], r"truncated: 24 bytes follow a header that announces \(5, 5\)"),
         (idx(np.ones((5, 5), np.uint8)) + b"x", "damaged: 26 bytes follow"),
         (idx(np.ones((5, 5), np.uint8))[:9], "truncated: its header has 9 of 12 bytes"),
@@ -157,8 +157,8 @@ def test_a_set_is_downloaded_once(small: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "pattern"),
     [
-        (gzip.compress(idx(np.ones((4, 28, 28), np.uint8))), "wrong checksum"),
-        (gzip.compress(idx(np.ones((4, 28, 28), np.uint8)))[:-10], "truncated or damaged"),
+        (gzip.compress(idx(np.ones((4, 28, 28), np.uint8)), mtime=0), "wrong checksum"),
+        (gzip.compress(idx(np.ones((4, 28, 28), np.uint8)), mtime=0)[:-10], "truncated or damaged"),
         (b"<html>Sign in to the hotel's network</html>", "isn't an idx file"),
     ],
 )
