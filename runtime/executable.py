@@ -1,7 +1,7 @@
 """Executable: a Program's machine code with all that is needed to call it, made or taken from the cache on disk.
 
 Call it with the arrays of the program's inputs; it gives the arrays of its outputs. An output that overwrites an input
-(state: a parameter, a moment) is that input's own array. The interpreter lock is free while native code runs; any
+(state: a parameter, a moment) is that input's own array. The interpreter lock is free while long programs run; any
 number of threads may call one executable at once, each with an arena of its own.
 """
 
@@ -34,7 +34,10 @@ Array = npt.NDArray[Any]
 
 ENTRY = "graphc_entry"  # i64 (ptr table, ptr arena, ptr constants)
 ALIGNMENT = 64  # of the arena and of each constant
-LONG = 4096  # points of work; from there on others may have the interpreter lock meanwhile
+# Points of work from which on others may have the interpreter lock meanwhile. For less it is kept: who waits for it is
+# woken when it is dropped, comes some 50 us later, finds it taken again and waits on, but no longer asks for it, as
+# those do who were let wait for the whole switch interval. A loop of short calls so starved every other thread.
+LONG = 1 << 18
 
 _ROLES = {INPUT: "input", STATE: "state", OUTPUT: "output"}
 
@@ -175,7 +178,7 @@ class _Frame:
     def __init__(self, interface: Interface, constants: int, entry: int) -> None:
         self.arena = Block(interface.arena_size)
         told = [(a.dtype, a.shape, a.role) for a in interface.arguments]
-        self.record = gate.Record(told, self.arena.address, constants, entry)
+        self.record = gate.Record(told, self.arena.address, constants, entry, interface.long)
 
 
 class _Constants:

@@ -1,5 +1,5 @@
 """The way from Python into a program: one native function checks the arrays, gathers their pointers, drops the
-interpreter lock, and runs the program's entry.
+interpreter lock if the program is long, and runs its entry.
 
     i64 graphc_call(PyObject *arrays, ptr %record)
 
@@ -29,7 +29,7 @@ BAD_ARGUMENT = -1  # and below: argument BAD_ARGUMENT - status
 SHARED = -(2**32)  # and below: argument SHARED - status
 
 # Cells of a record, and of the description of one argument, 8 bytes each.
-_COUNT, _ARGUMENTS, _TABLE, _ARENA, _CONSTANTS, _ENTRY, _TYPE, _RECORD = range(8)
+_COUNT, _ARGUMENTS, _TABLE, _ARENA, _CONSTANTS, _ENTRY, _TYPE, _LONG, _RECORD = range(9)
 _DTYPE, _NDIM, _SHAPE, _FLAGS, _SIZE, _ROLE, _CHANGED, _ARGUMENT = range(8)
 INPUT, STATE, OUTPUT = range(3)
 
@@ -189,6 +189,14 @@ run:
   %only_look = icmp eq ptr %function, null
   br i1 %only_look, label %looked, label %enter
 enter:
+  %long_cell = getelementptr i64, ptr %record, i64 7
+  %long = load i64, ptr %long_cell
+  %is_long = icmp ne i64 %long, 0
+  br i1 %is_long, label %unlock, label %stay
+stay:
+  %status_short = call i64 %function(ptr %table, ptr %arena, ptr %constants)
+  ret i64 %status_short
+unlock:
   %thread = call ptr @PyEval_SaveThread()
   %status = call i64 %function(ptr %table, ptr %arena, ptr %constants)
   call void @PyEval_RestoreThread(ptr %thread)
@@ -210,14 +218,16 @@ define i64 @graphc_claim(ptr %busy) nounwind {
 class Record:
     """What graphc_call reads and writes for one call at a time: so one for each call in flight.
 
-    arguments: (dtype, shape, role) each. arena, constants, entry: addresses; entry 0 only gathers.
+    arguments: (dtype, shape, role) each. arena, constants, entry: addresses; entry 0 only gathers. long: whether the
+    interpreter lock is dropped meanwhile.
     """
 
     __slots__ = ("_arguments", "_cells", "_shapes", "address", "table")
 
     def __init__(
-        self, arguments: Sequence[tuple[DType, Shape, int]], arena: int = 0, constants: int = 0, entry: int = 0
-    ) -> None:
+        self, arguments: Sequence[tuple[DType, Shape, int]], arena: int = 0, constants: int = 0, entry: int = 0,
+        long: bool = True,
+    ) -> None:  # fmt: skip
         count = len(arguments)
         self._shapes = [(ctypes.c_int64 * len(shape))(*shape) for _, shape, _ in arguments]
         self.table = (ctypes.c_int64 * count)()
@@ -237,7 +247,7 @@ class Record:
         self._cells[_ARGUMENTS] = ctypes.addressof(self._arguments)
         self._cells[_TABLE] = ctypes.addressof(self.table)
         self._cells[_ARENA], self._cells[_CONSTANTS], self._cells[_ENTRY] = arena, constants, entry
-        self._cells[_TYPE] = id(np.ndarray)
+        self._cells[_TYPE], self._cells[_LONG] = id(np.ndarray), long
         self.address = ctypes.addressof(self._cells)
 
     def forget(self) -> None:

@@ -7,6 +7,7 @@ elements in the arena; it fails with code 2 if a[0] is negative.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import json
 import os
@@ -364,6 +365,7 @@ define i64 @graphc_entry(ptr %table, ptr %arena, ptr %constants) nounwind {{
 def test_threads_at_once_have_arenas_of_their_own(run: Executable) -> None:
     big = (40_000,)
     slow = built(shape=big)
+    slow.interface = dataclasses.replace(slow.interface, long=True)
     slow._gate = run._gate
     failures: list[BaseException] = []
 
@@ -384,6 +386,30 @@ def test_threads_at_once_have_arenas_of_their_own(run: Executable) -> None:
         caller.join()
     assert failures == []
     assert len(slow._frames) <= blocks.KEEP
+
+
+def test_a_loop_of_short_calls_starves_nobody() -> None:
+    run = built()
+    assert not run.interface.long
+    a, b, state = (np.ones(SHAPE, np.float32) for _ in range(3))
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            run(a, b, state)
+            sum(range(5000))  # what a program does between its calls
+
+    caller = threading.Thread(target=work)
+    caller.start()
+    try:
+        start = time.perf_counter()
+        for _ in range(50):
+            os.stat(".")  # drops the lock, and has to get it again
+        took = time.perf_counter() - start
+    finally:
+        done.set()
+        caller.join()
+    assert took < 50 * 10 * sys.getswitchinterval()
 
 
 def test_the_interpreter_runs_on_while_native_code_does() -> None:
@@ -408,6 +434,7 @@ out:
 """
     t = TensorType((1,), int64)
     run = build("waits", [t], [], {}, adding(Program((), (Buffer("a", int64, 1),), (), 0, ("late",)), text))
+    run.interface = dataclasses.replace(run.interface, long=True)
     cell = np.zeros(1, np.int64)
     timer = threading.Timer(0.05, lambda: cell.__setitem__(0, 1))
     timer.start()
