@@ -393,6 +393,7 @@ def build(
 
     entry = (cache if cache is not None else disk_cache()).get_or_make(key, made)
     interface, code = Interface.unpack(entry.metadata, entry.payload)
-    made_ready = Executable(interface, code, from_cache=not fresh)
-    begin_shortcut()
-    return made_ready
+    ready = Executable(interface, code, from_cache=not fresh)
+    if fresh:  # where LLVM is loaded anyway; who finds the machine code has it compiled when it is needed
+        begin_shortcut()
+    return ready

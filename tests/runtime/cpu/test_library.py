@@ -56,6 +56,18 @@ print(*loaded, "llvmlite" in sys.modules, y.numpy()[0])
     assert told(calls, tmp_path) == ["False", "True", "True", "False", first[-1]]
 
 
+@pytest.mark.skipif(not records.usable(), reason="this interpreter's objects are laid out otherwise")
+def test_a_first_call_from_the_cache_leaves_a_missing_shortcut_to_the_second(tmp_path: Path) -> None:
+    told("from graphc.runtime import executable; executable.begin_shortcut = lambda: None; f(x)", tmp_path)
+    calls = """
+f(x)
+print(threading.active_count(), "llvmlite" in sys.modules)
+f(x)
+print(lib._SHORTCUT.done)
+"""
+    assert told(calls, tmp_path) == ["1", "False", "True"]
+
+
 def test_what_must_be_compiled_is_begun_before_the_trace(tmp_path: Path) -> None:
     begun = """
 @gc.compile
