@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from graphc.dispatch import dtype_of_value
 from graphc.errors import DeviceError, TraceError
+from graphc.interpreter import Operand, active
 from graphc.ops import elementwise as ew
 from graphc.ops.movement import broadcast_to, iota
-from graphc.tensor import Operand, Tensor, active, as_tensor, wrap
+from graphc.tensor import Tensor, as_tensor, wrap
 from graphc.types import DEFAULT_FLOAT, DType, Scalar, dtype_of, promote, promote_scalar, scalar_dtype
 
 ShapeLike = int | Sequence[int]

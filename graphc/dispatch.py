@@ -2,7 +2,7 @@
 
 Three carriers, one language. On raw arrays a primitive computes (this is how the tape's backward sweep
 runs the derivative rules). On graph nodes it builds a node (how the `differentiate` pass runs the same
-rules). On Tensors the interpreter that tensor.py installs decides: eager, taped or traced.
+rules). On Tensors the interpreter in force decides: eager, taped or traced.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Evaluate = Callable[[Primitive, tuple[Any, ...], dict[str, Any]], Any]
 class Interpretation(threading.local):
     """What operations on values that aren't nodes mean, for each thread: one may trace while others compute."""
 
-    interpreter: Any  # a graphc.tensor.Interpreter; tensor.py, which stands above, installs the first one
+    interpreter: Any  # a graphc.interpreter.Interpreter; tape.py, which stands above, installs the first one
     evaluate: Evaluate
 
 

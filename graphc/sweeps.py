@@ -19,6 +19,7 @@ from graphc.errors import (
     AnomalyError,
     AutodiffError,
 )
+from graphc.interpreter import Hook
 from graphc.ops.movement import sum_to
 from graphc.primitive import Value
 from graphc.records import (
@@ -31,7 +32,7 @@ from graphc.records import (
     sweeps_begun,
     thread,
 )
-from graphc.tensor import Hook, Tensor, wrap
+from graphc.tensor import Tensor, wrap
 
 
 class Numbers(Carrier[Vertex]):

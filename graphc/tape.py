@@ -33,6 +33,7 @@ from graphc.errors import (
     ShapeError,
     TraceError,
 )
+from graphc.interpreter import Hook, Interpreter, Operand, install
 from graphc.ir.origin import user_location
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import LEAF, STOP_GRADIENT
@@ -52,7 +53,7 @@ from graphc.records import (
     tick,
 )
 from graphc.sweeps import Numbers, Tensors, depends_on_others, leaves, reachable, release, sweep
-from graphc.tensor import Hook, Interpreter, Operand, Tensor, as_tensor, install, wrap
+from graphc.tensor import Tensor, as_tensor, wrap
 from graphc.types import TensorType
 
 _SCALARS = dispatch.SCALARS

@@ -12,12 +12,13 @@ from typing import Any
 
 from graphc.captures import ArgumentSource, Result, Source, TensorSource, Trace
 from graphc.errors import TraceError
+from graphc.interpreter import interpreting
 from graphc.ir.graph import Graph
 from graphc.ir.node import INPUT, Node, constant, topological
 from graphc.ir.rewrite import substitute
 from graphc.ops.marks import LEAF
 from graphc.optim import optimizer as optim
-from graphc.tensor import Tensor, interpreting
+from graphc.tensor import Tensor
 from graphc.tracer import Tracer, differentiable
 from graphc.tree import Structure, flatten, unflatten
 from graphc.watcher import Watcher

@@ -20,6 +20,7 @@ from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSourc
 from graphc.dispatch import NUMBERS, SCALARS, as_nodes
 from graphc.errors import AutodiffError, DTypeError, InplaceError, TraceError
 from graphc.guards import PLAIN, is_internal
+from graphc.interpreter import Hook, Interpreter, Operand
 from graphc.ir.node import Node, constant, fresh_input, make, topological
 from graphc.ir.origin import Origin, current, during
 from graphc.ir.rewrite import substitute
@@ -30,7 +31,7 @@ from graphc.ops.patch import put_slice
 from graphc.optim import optimizer as optim
 from graphc.primitive import Primitive
 from graphc.records import Leaf, Record, ViewOf, recording
-from graphc.tensor import Hook, Interpreter, Operand, Tensor, wrap
+from graphc.tensor import Tensor, wrap
 from graphc.types import TensorType, dtype_of, float64
 from graphc.watcher import Watcher
 

@@ -16,10 +16,11 @@ import numpy as np
 from graphc.autodiff import default_seed
 from graphc.dispatch import shape_of
 from graphc.errors import AutodiffError, DTypeError, ShapeError
+from graphc.interpreter import active
 from graphc.ops import elementwise as ew
 from graphc.ops.movement import iota, reshape, stack
 from graphc.records import enable_grad
-from graphc.tensor import Tensor, active, as_tensor
+from graphc.tensor import Tensor, as_tensor
 from graphc.tree import Structure, flatten, unflatten
 
 Function = Callable[..., Any]

@@ -30,11 +30,12 @@ from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSourc
 from graphc.errors import AliasError, ArgumentError, TraceError
 from graphc.frozen import dataclass
 from graphc.guards import Guard, Never
+from graphc.interpreter import active
 from graphc.ir.graph import Graph
 from graphc.primitive import Primitive
 from graphc.records import about_to_write, recording, written
 from graphc.tape import record
-from graphc.tensor import Tensor, active, wrap
+from graphc.tensor import Tensor, wrap
 from graphc.trace import trace
 from graphc.tracer import Tracer
 from graphc.tree import Structure, flatten, unflatten

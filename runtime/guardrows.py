@@ -18,7 +18,8 @@ import numpy as np
 
 from graphc import dispatch, records
 from graphc.guards import MISSING, PLAIN, Contents, Guard, itself, kind_of_grad, kind_of_tensor, tested, tested_at
-from graphc.tensor import Tensor, active
+from graphc.interpreter import active
+from graphc.tensor import Tensor
 
 from .cpu.shortcut import layout as at
 
