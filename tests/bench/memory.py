@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from .models import gpt, lenet
+from .training import training
 from .work import Run
 from .works.gpt import VOCABULARY, Size
 
@@ -61,14 +62,7 @@ def _training(name: str, library: Any, arange: Callable[[int], Any]) -> Callable
         model = gpt(nn, functional, arange, VOCABULARY, size.time, size.width, size.heads, size.layers)
         optimizer = library.optim.AdamW(model.parameters(), lr=1e-3)
 
-    def step(x: Any, y: Any) -> Any:
-        loss = functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss
-
-    return step
+    return training(lambda x, y: functional.cross_entropy(model(x), y), optimizer)
 
 
 def watched(run: Run, rest: Run) -> int:

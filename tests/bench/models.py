@@ -1,4 +1,4 @@
-"""The three training steps that issue after issue is measured by, in graphc and in PyTorch: LeNet, MLP, GPT."""
+"""Three models, LeNet, MLP and GPT, and a training step of each, in graphc and in PyTorch from the same parameters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 import graphc as gc
-
-Step = Callable[[], Any]
 
 
 @dataclass

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from tests.bench.models import gpt
+from tests.bench.training import DECAY, RATE, graphc_training, jax_training, torch_training
 from tests.bench.work import Run, Work
 
-VOCABULARY, RATE, DECAY, BETAS, EPSILON = 65, 1e-3, 1e-2, (0.9, 0.999), 1e-8
+VOCABULARY = 65
 
 
 @dataclass(frozen=True)
@@ -51,34 +52,13 @@ def _parameters(size: Size) -> dict[str, np.ndarray]:
     return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
 
 
-def started(step: Callable[..., Any], *batch: Any) -> Run:
-    """A run that has made two steps."""
-    for _ in range(2):
-        step(*batch)
-    return lambda: step(*batch)
-
-
-def training(loss_of: Callable[..., Any], optimizer: Any) -> Callable[..., Any]:
-    """One step, in the names that graphc and PyTorch share."""
-
-    def step(x: Any, y: Any) -> Any:
-        loss = loss_of(x, y)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss
-
-    return step
-
-
 def _graphc(size: Size) -> Callable[..., Run]:
     def make(library: Any, x: Any, y: Any) -> Run:
         gc = library.module
         model = _model(size, gc.nn, gc.nn.functional, gc.arange)
         model.load_state_dict(_parameters(size))
         optimizer = gc.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
-        step = training(lambda x, y: gc.nn.functional.cross_entropy(model(x), y), optimizer)
-        return started(library.function(step), x, y)
+        return graphc_training(library, model, optimizer, x, y)
 
     return make
 
@@ -89,13 +69,7 @@ def _torch(size: Size) -> Callable[..., Run]:
         model = _model(size, torch.nn, torch.nn.functional, torch.arange)
         model.load_state_dict({name: torch.from_numpy(a) for name, a in _parameters(size).items()})
         optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
-
-        def loss_of(x: Any, y: Any) -> Any:
-            return torch.nn.functional.cross_entropy(model(x), y)
-
-        if library.name == "torch.compile":
-            loss_of = library.compile(loss_of)
-        return started(training(loss_of, optimizer), x, y)
+        return torch_training(library, model, optimizer, x, y)
 
     return make
 
@@ -121,37 +95,6 @@ def _jax_loss(size: Size, jax: Any, p: dict[str, Any], x: Any, y: Any) -> Any:
         h = h + linear(f"{at}.mlp.2", inner)
     chosen = nn.log_softmax(linear("head", norm("norm", h)).reshape(-1, VOCABULARY))
     return -np_.take_along_axis(chosen, y[:, None], 1).mean()
-
-
-def jax_training(
-    jax: Any, loss_of: Callable[..., Any], parameters: dict[str, Any], *batch: Any, decay: float = DECAY
-) -> Run:
-    """AdamW written out, compiled with the loss into one function that gives its state's memory back."""
-    np_ = jax.numpy
-
-    def step(state: Any, *batch: Any) -> Any:
-        parameters, first, second, count = state
-        loss, gradients = jax.value_and_grad(loss_of)(parameters, *batch)
-        count = count + 1
-        tree, (a, b) = jax.tree.map, BETAS
-        first = tree(lambda m, g: a * m + (1 - a) * g, first, gradients)
-        second = tree(lambda v, g: b * v + (1 - b) * g * g, second, gradients)
-        size, root = RATE / (1 - a**count), np_.sqrt(1 - b**count)
-        parameters = tree(
-            lambda p, m, v: p * (1 - RATE * decay) - size * m / (np_.sqrt(v) / root + EPSILON),
-            parameters, first, second,
-        )  # fmt: skip
-        return (parameters, first, second, count), loss
-
-    compiled = jax.jit(step, donate_argnums=0)
-    zeros = jax.tree.map(np_.zeros_like, parameters)
-    state = [(parameters, zeros, jax.tree.map(np_.zeros_like, parameters), np_.zeros((), np_.float32))]
-
-    def run(*batch: Any) -> Any:
-        state[0], loss = compiled(state[0], *batch)
-        return jax.block_until_ready(loss)
-
-    return started(run, *batch)
 
 
 def _jax(size: Size) -> Callable[..., Run]:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from tests.bench.models import lenet
+from tests.bench.training import graphc_training, started, torch_training
 from tests.bench.work import Run, Work
-
-from .gpt import started, training
 
 RATE, MOMENTUM = 0.01, 0.9
 FORWARD_FLOPS = 2.0 * (20 * 24 * 24 * 25 + 50 * 8 * 8 * 20 * 25 + 800 * 500 + 500 * 10)  # of one image
@@ -35,8 +34,7 @@ def _graphc(dtype: str, library: Any, x: Any, y: Any) -> Run:
     model = lenet(gc.nn).to(getattr(gc, dtype))
     model.load_state_dict(_parameters(dtype))
     optimizer = gc.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
-    step = training(lambda x, y: gc.nn.functional.cross_entropy(model(x), y), optimizer)
-    return started(library.function(step), x, y)
+    return graphc_training(library, model, optimizer, x, y)
 
 
 def _torch(dtype: str, library: Any, x: Any, y: Any) -> Run:
@@ -46,13 +44,7 @@ def _torch(dtype: str, library: Any, x: Any, y: Any) -> Run:
     if library.name == "torch channels_last":
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
-
-    def loss_of(x: Any, y: Any) -> Any:
-        return torch.nn.functional.cross_entropy(model(x), y)
-
-    if library.name == "torch.compile":
-        loss_of = library.compile(loss_of)
-    return started(training(loss_of, optimizer), x, y)
+    return torch_training(library, model, optimizer, x, y)
 
 
 def _jax_loss(jax: Any, last: bool, p: dict[str, Any], x: Any, y: Any) -> Any:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.bench.training import DECAY, RATE, graphc_training, jax_training, torch_training
 from tests.bench.work import Run, Work
-from tests.bench.works.gpt import DECAY, RATE, jax_training, started, training
 
 CLASSES = 10
 
@@ -88,9 +88,8 @@ def _graphc(size: Size, layer: bool) -> Callable[..., Run]:
     def make(library: Any, x: Any, y: Any) -> Run:
         gc = library.module
         recurrent, readout = layers = _layers(gc.nn, gc.asarray, size)
-        last, loss = _by_layer if layer else _by_steps(library), gc.nn.functional.cross_entropy
-        step = training(lambda x, y: loss(readout(last(recurrent, x)), y), _optimizer(gc.optim, layers))
-        return started(library.function(step), x, y)
+        last = _by_layer if layer else _by_steps(library)
+        return graphc_training(library, lambda x: readout(last(recurrent, x)), _optimizer(gc.optim, layers), x, y)
 
     return make
 
@@ -100,13 +99,8 @@ def _torch(size: Size, layer: bool) -> Callable[..., Run]:
         torch = library.module
         recurrent, readout = layers = _layers(torch.nn, torch.from_numpy, size)
         last = _by_layer if layer else _by_steps(library)
-
-        def loss_of(x: Any, y: Any) -> Any:
-            return torch.nn.functional.cross_entropy(readout(last(recurrent, x)), y)
-
-        if library.name == "torch.compile":
-            loss_of = library.compile(loss_of)
-        return started(training(loss_of, _optimizer(torch.optim, layers, fused=True)), x, y)
+        optimizer = _optimizer(torch.optim, layers, fused=True)
+        return torch_training(library, lambda x: readout(last(recurrent, x)), optimizer, x, y)
 
     return make
 

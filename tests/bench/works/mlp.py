@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.bench.training import BETAS, EPSILON, RATE, graphc_training, jax_training, started, torch_training
 from tests.bench.work import Run, Work
-from tests.bench.works.gpt import BETAS, EPSILON, RATE, jax_training, started, training
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ def _graphc(size: Size) -> Callable[..., Run]:
         model = _model(gc.nn, size).to(x.dtype)
         model.load_state_dict(_parameters(size, x.numpy().dtype))
         optimizer = gc.optim.Adam(model.parameters(), lr=RATE)
-        step = training(lambda x, y: gc.nn.functional.cross_entropy(model(x), y), optimizer)
-        return started(library.function(step), x, y)
+        return graphc_training(library, model, optimizer, x, y)
 
     return make
 
@@ -66,13 +65,7 @@ def _torch(size: Size) -> Callable[..., Run]:
         model = _model(torch.nn, size).to(x.dtype)
         model.load_state_dict({n: torch.from_numpy(a) for n, a in _parameters(size, x.numpy().dtype).items()})
         optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-
-        def loss_of(x: Any, y: Any) -> Any:
-            return torch.nn.functional.cross_entropy(model(x), y)
-
-        if library.name == "torch.compile":
-            loss_of = library.compile(loss_of)
-        return started(training(loss_of, optimizer), x, y)
+        return torch_training(library, model, optimizer, x, y)
 
     return make
 
