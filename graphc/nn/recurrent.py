@@ -124,10 +124,19 @@ class _Cell(Module):
         return text if self.bias_ih is not None else f"{text}, bias=False"
 
 
-class RNNCell(_Cell):
+class _OneStateCell(_Cell):
+    """A cell whose state is the hidden one alone."""
+
+    states = 1
+
+    def forward(self, x: Value, hx: Value | None = None) -> Value:
+        return self._next(x, None if hx is None else (hx,))[0]
+
+
+class RNNCell(_OneStateCell):
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu. (batch, input_size), (batch, hidden_size) -> the latter."""
 
-    gates, states = 1, 1
+    gates = 1
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", dtype: Any = None
@@ -139,20 +148,14 @@ class RNNCell(_Cell):
     def advance(self, inputs: Value, hidden: Value, state: State) -> State:
         return _plain_step(self.nonlinearity)(inputs, hidden, state)
 
-    def forward(self, x: Value, hx: Value | None = None) -> Value:
-        return self._next(x, None if hx is None else (hx,))[0]
 
-
-class GRUCell(_Cell):
+class GRUCell(_OneStateCell):
     """One step of a GRU. (batch, input_size), (batch, hidden_size) -> (batch, hidden_size)."""
 
-    gates, states = 3, 1
+    gates = 3
 
     def advance(self, inputs: Value, hidden: Value, state: State) -> State:
         return gru_step(inputs, hidden, state)
-
-    def forward(self, x: Value, hx: Value | None = None) -> Value:
-        return self._next(x, None if hx is None else (hx,))[0]
 
 
 class LSTMCell(_Cell):
