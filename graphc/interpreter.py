@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy.typing as npt
 
 from graphc import dispatch
-from graphc.errors import TraceError
+from graphc.errors import AutodiffError, DTypeError, TraceError
 from graphc.primitive import Primitive
 from graphc.types import Scalar
 
@@ -83,12 +83,34 @@ class Interpreter(abc.ABC):
     @abc.abstractmethod
     def detach(self, tensor: Tensor) -> Tensor: ...
 
-    @abc.abstractmethod
     def hook(self, tensor: Tensor, function: Hook) -> Callable[[], None]:
         """Call function(gradient) when the tensor's gradient is known; returns what removes it."""
+        record = tensor._record
+        if record is None:
+            raise AutodiffError(
+                "register_hook(): this tensor requires no gradient, so the hook would never run; see requires_grad_()."
+            )
+        if record.hooks is None:
+            record.hooks = []
+        hooks = record.hooks
+        hooks.append(function)
+
+        def remove() -> None:
+            if function in hooks:
+                hooks.remove(function)
+
+        return remove
 
     @abc.abstractmethod
     def retain_grad(self, tensor: Tensor) -> None: ...
+
+
+def check_has_gradient(tensor: Tensor) -> None:
+    """Raise DTypeError if this tensor is of integers or truth values."""
+    if tensor.dtype.kind != "f":
+        raise DTypeError(
+            f"requires_grad_(): only floating tensors have gradients, this one is {tensor.dtype.name}; see astype()."
+        )
 
 
 class _State(Protocol):

@@ -14,7 +14,7 @@ re-points the base at "base with that part replaced", and views look up their hi
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from graphc.errors import (
     ShapeError,
     TraceError,
 )
-from graphc.interpreter import Hook, Interpreter, Operand, install
+from graphc.interpreter import Interpreter, Operand, check_has_gradient, install
 from graphc.ir.origin import user_location
 from graphc.ops import elementwise as ew
 from graphc.ops.marks import LEAF, STOP_GRADIENT
@@ -298,31 +298,13 @@ class Tape(Interpreter):
                 raise AutodiffError("requires_grad_(False): this tensor is not a leaf; use x.detach().")
             tensor._record = None
             return
-        if tensor.dtype.kind != "f":
-            raise DTypeError(
-                f"requires_grad_(): only floating tensors have gradients, this one is {tensor.dtype.name}."
-            )
+        check_has_gradient(tensor)
         tensor._record = Leaf(tensor)
 
     def detach(self, tensor: Tensor) -> Tensor:
         alias = wrap(tensor._data)
         _note_view(alias, tensor, STOP_GRADIENT, {})
         return alias
-
-    def hook(self, tensor: Tensor, function: Hook) -> Callable[[], None]:
-        vertex = tensor._record
-        if vertex is None:
-            raise AutodiffError("register_hook(): this tensor requires no gradient, so the hook would never run.")
-        if vertex.hooks is None:
-            vertex.hooks = []
-        hooks = vertex.hooks
-        hooks.append(function)
-
-        def remove() -> None:
-            if function in hooks:
-                hooks.remove(function)
-
-        return remove
 
     def retain_grad(self, tensor: Tensor) -> None:
         if type(tensor._record) is Record:

@@ -20,7 +20,7 @@ from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSourc
 from graphc.dispatch import NUMBERS, SCALARS, as_nodes
 from graphc.errors import AutodiffError, DTypeError, InplaceError, TraceError
 from graphc.guards import PLAIN, is_internal
-from graphc.interpreter import Hook, Interpreter, Operand
+from graphc.interpreter import Hook, Interpreter, Operand, check_has_gradient
 from graphc.ir.node import Node, constant, fresh_input, make, topological
 from graphc.ir.origin import Origin, current, during
 from graphc.ir.rewrite import substitute
@@ -462,10 +462,7 @@ class Tracer(Interpreter):
                 )
             return
         if required and tensor._record is None:
-            if tensor.dtype.kind != "f":
-                raise DTypeError(
-                    f"requires_grad_(): only floating tensors have gradients, this one is {tensor.dtype.name}."
-                )
+            check_has_gradient(tensor)
             tensor._node = make(LEAF, (self.node(tensor),), {"serial": next(_serial)})
             tensor._record = Mark(None)  # type: ignore[assignment]
             self.leaves.append((tensor, tensor._node))
@@ -473,20 +470,10 @@ class Tracer(Interpreter):
             tensor._record = None
 
     def hook(self, tensor: Tensor, function: Hook) -> Callable[[], None]:
-        mark = tensor._record
-        if mark is None:
-            raise AutodiffError("register_hook(): this tensor requires no gradient, so the hook would never run.")
-        if mark.hooks is None:
-            mark.hooks = []
-        hooks = mark.hooks
-        hooks.append(function)
-        if not self._is_leaf(tensor) and len(hooks) == 1:
-            self.hooked.append((tensor, self.node(tensor), mark))  # type: ignore[arg-type]
-
-        def remove() -> None:
-            if function in hooks:
-                hooks.remove(function)
-
+        remove = super().hook(tensor, function)
+        mark: Any = tensor._record
+        if not self._is_leaf(tensor) and len(mark.hooks) == 1:
+            self.hooked.append((tensor, self.node(tensor), mark))
         return remove
 
     def retain_grad(self, tensor: Tensor) -> None:
