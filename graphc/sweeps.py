@@ -244,27 +244,17 @@ def sweep(
     """Cotangents of the wanted vertices: Tensors if create_graph, else arrays. order, active: see autodiff.pull."""
     before, thread.modes.sweep = thread.modes.sweep, next(sweeps_begun)
     try:
-        return _swept(order, seeds, wanted, active, create_graph)
+        cotangents: dict[Vertex, Any] = {}
+        for vertex, seed in seeds:
+            g = seed if create_graph else seed._data
+            cotangents[vertex] = g if vertex not in cotangents else cotangents[vertex] + g
+        if create_graph:
+            with enable_grad():
+                return pull(order, cotangents, Tensors(thread.modes.anomaly), wanted, active)
+        # NumPy's errors are silenced by the prepared context; hooks are the user's code, and run in it too
+        return thread.modes.quiet.copy().run(_pull_numbers, order, cotangents, wanted, active)
     finally:
         thread.modes.sweep = before
-
-
-def _swept(
-    order: Sequence[Vertex],
-    seeds: Sequence[tuple[Vertex, Tensor]],
-    wanted: Collection[Vertex],
-    active: Collection[Vertex] | None,
-    create_graph: bool,
-) -> dict[Vertex, Any]:
-    cotangents: dict[Vertex, Any] = {}
-    for vertex, seed in seeds:
-        g = seed if create_graph else seed._data
-        cotangents[vertex] = g if vertex not in cotangents else cotangents[vertex] + g
-    if create_graph:
-        with enable_grad():
-            return pull(order, cotangents, Tensors(thread.modes.anomaly), wanted, active)
-    # NumPy's errors are silenced by the prepared context; hooks are the user's code, and run in it too
-    return thread.modes.quiet.copy().run(_pull_numbers, order, cotangents, wanted, active)
 
 
 def depends_on_others(roots: Sequence[Vertex], variables: Sequence[Tensor]) -> bool:
