@@ -6,7 +6,7 @@ be promoted, straight to the interpreter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -17,12 +17,12 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.interpreter import Operand, state
 from graphc.ops import elementwise as ew
 from graphc.ops import linalg, movement, reduction, subscript
+from graphc.ops.reduction import AxisLike
 from graphc.primitive import Primitive, Value
 
 if TYPE_CHECKING:
     from graphc.tensor import Tensor
 
-AxisLike: TypeAlias = "int | Sequence[int] | None"
 _Function: TypeAlias = Callable[[Value, Value], Value]
 _Method: TypeAlias = "Callable[[Operators, Operand], Tensor]"
 _NO_ATTRS: dict[str, Any] = {}

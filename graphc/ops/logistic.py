@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.dispatch import SCALARS, dtype_of_value, unary
 from graphc.ir.expr import Call, Expr, Literal, call
-from graphc.ops.elementwise import astype, multiply, negative
+from graphc.ops.elementwise import multiply, negative
 from graphc.ops.factories import elementwise
+from graphc.ops.promotion import of_float
 from graphc.primitive import Fact, Primitive, Value
-from graphc.types import DEFAULT_FLOAT, bool_
+from graphc.types import bool_
 
 
 def _sigmoid_eval(xp: Any, x: Any) -> Any:
@@ -61,17 +61,11 @@ SOFTPLUS: Primitive = elementwise(
 PRIMITIVES = (SIGMOID, SOFTPLUS)
 
 
-def _float(primitive: Primitive, x: Value) -> Value:
-    if type(x) in SCALARS:
-        return unary(primitive, float(x))
-    return unary(primitive, x if dtype_of_value(x).kind == "f" else astype(x, DEFAULT_FLOAT))
-
-
 def sigmoid(x: Value, /) -> Value:
     """1 / (1 + exp(-x)), accurate and without overflow on both sides."""
-    return _float(SIGMOID, x)
+    return of_float(SIGMOID, x)
 
 
 def softplus(x: Value, /) -> Value:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))."""
-    return _float(SOFTPLUS, x)
+    return of_float(SOFTPLUS, x)

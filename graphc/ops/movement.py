@@ -7,7 +7,7 @@ is sum, and the others' are of their own kind.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -468,7 +468,7 @@ def expand_dims(x: Value, /, axis: int = 0) -> Value:
     return reshape(x, shape)
 
 
-def squeeze(x: Value, /, axis: int | Sequence[int] | None = None) -> Value:
+def squeeze(x: Value, /, axis: int | Iterable[int] | None = None) -> Value:
     """x without the named dimensions, which must have size 1 (None: all such)."""
     shape = shape_of(x)
     if axis is None:

@@ -32,8 +32,9 @@ from graphc.ops.elementwise import (
 from graphc.ops.factories import reduction, widen_integers
 from graphc.ops.marks import stop_gradient
 from graphc.ops.movement import broadcast_to, reshape
+from graphc.ops.promotion import floating
 from graphc.primitive import Primitive, Value
-from graphc.types import DEFAULT_FLOAT, bool_, int64, normalize_axes
+from graphc.types import bool_, int64, normalize_axes
 
 AxisLike: TypeAlias = int | Iterable[int] | None
 
@@ -160,20 +161,16 @@ def _count(x: Value, axis: AxisLike) -> int:
     return math.prod(shape[a] for a in normalize_axes(axis, len(shape)))
 
 
-def _floating(x: Value) -> Value:
-    return x if dtype_of_value(x).kind == "f" else astype(x, DEFAULT_FLOAT)
-
-
 def mean(x: Value, /, axis: AxisLike = None, keepdims: bool = False) -> Value:
     """Arithmetic mean over axes; integers are averaged as float32. The mean of nothing is nan."""
-    x = _floating(x)
+    x = floating(x)
     return divide(sum(x, axis, keepdims), _count(x, axis))
 
 
 @composed
 def var(x: Value, /, axis: AxisLike = None, correction: float = 0.0, keepdims: bool = False) -> Value:
     """Variance: squared deviations from the mean, over n - correction (0 as in the array API; PyTorch takes 1)."""
-    x = _floating(x)
+    x = floating(x)
     n = _count(x, axis) - correction
     if n < 0:
         raise ShapeError(f"var: {_count(x, axis)} elements are too few for correction={correction}.")
@@ -213,7 +210,7 @@ def all(x: Value, /, axis: AxisLike = None, keepdims: bool = False) -> Value:
 @composed
 def logsumexp(x: Value, /, axis: AxisLike = None, keepdims: bool = False) -> Value:
     """log(sum(exp(x))) without overflow: the largest element is taken out first."""
-    x = _floating(x)
+    x = floating(x)
     top = stop_gradient(max(x, axis, keepdims=True))
     top = where(isfinite(top), top, 0)
     total = log(sum(exp(subtract(x, top)), axis, keepdims))
