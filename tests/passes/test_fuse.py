@@ -228,9 +228,9 @@ def test_long_chains_are_cut_in_linear_time() -> None:
     y = x
     for i in range(20000):
         y = E.add(y, x) if i % 2 else E.multiply(y, 0.5)
-    start = time.perf_counter()
+    start = time.process_time()
     fused = fuse(Graph([x], [y]))
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20  # what others do on the machine doesn't count
     assert 20000 / 96 <= kernels(fused) < 20000 / 48
     assert len({n.attrs["graph"] for n in fused_nodes(fused)}) < 8
 
