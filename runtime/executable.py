@@ -199,7 +199,7 @@ class _Constants:
 
 
 class Executable:
-    """Machine code, ready to be called. interface: what it takes and gives. code_size: bytes of the object.
+    """Machine code, ready to be called. interface: what it takes and gives.
 
     from_cache: whether the machine code was found on disk.
     """
@@ -207,7 +207,6 @@ class Executable:
     def __init__(self, interface: Interface, code: bytes, from_cache: bool = False) -> None:
         shared = library()
         self.interface = interface
-        self.code_size = len(code)
         self.from_cache = from_cache
         self._code = load(code, shared.symbols)
         self._entry = self._code.address(ENTRY)

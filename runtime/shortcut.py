@@ -50,7 +50,7 @@ class _Names:
 
     def __init__(self) -> None:
         self._held = [sys.intern(name) for name in ("_data", "_grad", "_record", "_view")]
-        told: dict[int, Any] = {at.NDARRAY: np.ndarray, at.TENSOR: Tensor, at.NONE: None, at.TRUE: True}
+        told: dict[int, Any] = {at.TENSOR: Tensor, at.NONE: None, at.TRUE: True}
         told |= zip((at.DATA, at.GRAD, at.HISTORY, at.VIEW), self._held, strict=True)
         self.cells: Cells = np.zeros(at.SHARED, np.int64)
         for cell, value in told.items():

@@ -51,7 +51,6 @@ UNARY: dict[str, Callable[[Builder, Value], Value]] = {
     "abs": Builder.abs,
     "floor": Builder.floor,
 }
-OPS = frozenset({*UNARY, "pow"})
 SHORT = {float32: "f32", float64: "f64"}
 
 
@@ -70,12 +69,12 @@ class MathFunction:
 
 
 def functions(op: str, dtype: DType, lanes: int, target: Target) -> MathFunction:
-    """`<lanes x T> @graphc_<op>_<f32|f64>_v<lanes>(<lanes x T>)` for an op of OPS (pow: two operands).
+    """`<lanes x T> @graphc_<op>_<f32|f64>_v<lanes>(<lanes x T>)` for an op of UNARY, or pow (two operands).
 
-    dtype: float32 or float64. lanes: one of LANES; with one lane, T instead of <1 x T>. A function
-    of several lanes is inlined, for hot loops; one of a single number is called: such work is done a few times, and ten
-    copies of a power took LLVM longer than a whole kernel. Raises KeyError for another op, ValueError for another dtype
-    or number of lanes.
+    dtype: float32 or float64. lanes: one of LANES; with one lane, T instead of <1 x T>. A function of several lanes is
+    inlined, for hot loops; one of a single number is called: such work is done a few times, and ten copies of a power
+    took LLVM longer than a whole kernel. Raises KeyError for another op, ValueError for another dtype or number of
+    lanes.
     """
     if dtype not in SHORT or lanes not in LANES:
         raise ValueError(f"no {op} of {lanes} lanes of {dtype!r}; there is float32 and float64, with lanes of {LANES}.")

@@ -19,7 +19,6 @@ entry:
                                   i64 SOURCE_ARRAY, label %array
                                   i64 SOURCE_NUMBER, label %option
                                   i64 SOURCE_NUMBER_AT, label %option_at
-                                  i64 SOURCE_LEAF_GRAD, label %leaf_grad
                                   i64 SOURCE_GRAD, label %grad
                                   i64 SOURCE_FRESH, label %fresh
                                   i64 SOURCE_LENT, label %lent ]
@@ -65,15 +64,9 @@ to_double:
   br i1 %doubtful, label %unreadable, label %none
 unreadable:                                       ; the caller looks whether there is an error
   ret ptr null
-leaf_grad:
-  %leaf_owner = load ptr, ptr %leaf_cell
-  br label %grad_of
 grad:
-  br label %grad_of
-grad_of:
-  %owner = phi ptr [ %leaf_owner, %leaf_grad ], [ %first, %grad ]
   %grad_name = cell ptr %names[GRAD]
-  %found = call ptr @graphc_attribute(ptr %owner, ptr %grad_name)
+  %found = call ptr @graphc_attribute(ptr %first, ptr %grad_name)
   %no_grad = icmp eq ptr %found, null
   br i1 %no_grad, label %none, label %grad_data
 grad_data:

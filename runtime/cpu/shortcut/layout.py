@@ -11,7 +11,7 @@ from __future__ import annotations
 ) = range(29)  # fmt: skip
 
 # Cells of NAMES: objects that records share.
-NDARRAY, TENSOR, FLOAT, NONE, TRUE, DATA, GRAD, HISTORY, VIEW, SHARED = range(10)
+TENSOR, NONE, TRUE, DATA, GRAD, HISTORY, VIEW, SHARED = range(8)
 
 # Rows, by their cells. A leaf: kind, expected object or type, whether it has a history, its array's description.
 LEAF_TENSOR, LEAF_ARRAY, LEAF_FLOAT, LEAF_SAME, LEAF_EQUAL = range(5)
@@ -22,8 +22,8 @@ GUARD_ROW = 6
 # Where an argument of the program comes from: kind, two operands, a position, its description.
 (
     SOURCE_LEAF_TENSOR, SOURCE_LEAF_ARRAY, SOURCE_LEAF_FLOAT, SOURCE_TENSOR, SOURCE_ARRAY, SOURCE_NUMBER,
-    SOURCE_NUMBER_AT, SOURCE_LEAF_GRAD, SOURCE_GRAD, SOURCE_FRESH, SOURCE_LENT,
-) = range(11)  # fmt: skip
+    SOURCE_NUMBER_AT, SOURCE_GRAD, SOURCE_FRESH, SOURCE_LENT,
+) = range(10)  # fmt: skip
 SOURCE_ROW = 5
 # An array: type, dtype, dimensions, flags, bytes, role, whether it lies elsewhere than in the call before, shape...
 (ARRAY_TYPE, ARRAY_DTYPE, ARRAY_NDIM, ARRAY_FLAGS, ARRAY_SIZE, ARRAY_ROLE, ARRAY_MOVED, ARRAY_SHAPE) = range(8)

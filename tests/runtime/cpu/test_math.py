@@ -25,7 +25,6 @@ from graphc.types import DType, float32, float64, int32
 
 Array = npt.NDArray[Any]
 RUNNABLE = [name for name in ("host", "x86-64-v4", "x86-64-v3", "x86-64") if by_name(name).runs_here()]
-BASELINE = "x86-64"  # no fused multiply-add
 DTYPES = [float32, float64]
 NAN, INF = np.nan, np.inf
 WIDE = np.longdouble
