@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from graphc.frozen import dataclass
+from collections.abc import Mapping, Sequence
+
 from graphc.ir.expr import Affine, Axis
-from graphc.types import DType
 
 from .loop.ir import Load, Store, Var
 from .loop.nest import Nest, contraction
+from .program import MatmulCall, Place
 
 
-@dataclass(frozen=True, slots=True)
-class Gemm:
-    """C = A @ B in the terms of MatmulCall; a, b, c: numbers of the nest's params."""
+def as_gemm(nest: Nest, places: Sequence[Place]) -> MatmulCall | None:
+    """The product that `nest` computes, if it does nothing else: no epilogue, no mask, one row and one column axis.
 
-    dtype: DType
-    a: int
-    b: int
-    c: int
-    m: int
-    n: int
-    k: int
-    transpose_a: bool
-    transpose_b: bool
-    lda: int
-    ldb: int
-    ldc: int
-    a_offset: int
-    b_offset: int
-    c_offset: int
-    batch: int
-    batch_a: int
-    batch_b: int
-    batch_c: int
-
-
-def as_gemm(nest: Nest) -> Gemm | None:
-    """The product that `nest` computes, if it does nothing else: no epilogue, no mask, one row and one column axis."""
+    places: where the nest's params lie.
+    """
     if len(nest.stages) != 2 or nest.locals or nest.messages:
         return None
     product, last = nest.stages
@@ -49,14 +28,17 @@ def as_gemm(nest: Nest) -> Gemm | None:
         return None
     if not isinstance(store.value, Var) or store.value != fold.var or not (_plain(left) and _plain(right)):
         return None
-    return _match(nest, product.axes[0], left, right, store)
+    where = {buffer.name: place for buffer, place in zip(nest.params, places, strict=True)}
+    return _match(nest, product.axes[0], left, right, store, where)
 
 
 def _plain(load: Load) -> bool:
     return load.mask is None and not load.offset.dynamic
 
 
-def _match(nest: Nest, inner: Axis, left: Load, right: Load, store: Store) -> Gemm | None:
+def _match(
+    nest: Nest, inner: Axis, left: Load, right: Load, store: Store, where: Mapping[str, Place]
+) -> MatmulCall | None:
     a, b, c = left.offset.affine, right.offset.affine, store.offset.affine
     rows = [x for x in nest.outer if a.coefficient(x) and not b.coefficient(x)]
     columns = [x for x in nest.outer if b.coefficient(x) and not a.coefficient(x)]
@@ -79,27 +61,26 @@ def _match(nest: Nest, inner: Axis, left: Load, right: Load, store: Store) -> Ge
     def step(at: Affine) -> int:
         return at.coefficient(batch) if batch else 0
 
-    names = [buffer.name for buffer in nest.params]
-    return Gemm(
+    return MatmulCall(
         left.dtype,
-        names.index(left.buffer.name),
-        names.index(right.buffer.name),
-        names.index(store.buffer.name),
-        row.extent,
-        column.extent,
-        inner.extent,
-        at_a[0],
-        at_b[0],
-        at_a[1],
-        at_b[1],
-        c.coefficient(row),
-        a.const,
-        b.const,
-        c.const,
-        batch.extent if batch else 1,
-        step(a),
-        step(b),
-        step(c),
+        m=row.extent,
+        n=column.extent,
+        k=inner.extent,
+        transpose_a=at_a[0],
+        transpose_b=at_b[0],
+        lda=at_a[1],
+        ldb=at_b[1],
+        ldc=c.coefficient(row),
+        a=where[left.buffer.name],
+        b=where[right.buffer.name],
+        c=where[store.buffer.name],
+        a_offset=a.const,
+        b_offset=b.const,
+        c_offset=c.const,
+        batch=batch.extent if batch else 1,
+        batch_a=step(a),
+        batch_b=step(b),
+        batch_c=step(c),
     )
 
 

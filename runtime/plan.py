@@ -32,7 +32,7 @@ from .loop.storage import Storage
 from .loop.verify import verify
 from .memory import place
 from .order import ordered
-from .program import KernelCall, MatmulCall, Place, Program, Step
+from .program import KernelCall, Place, Program, Step
 from .relay import Copies, Cost, copies
 from .relay import copying as relaying
 from .rematerialise import rematerialised
@@ -263,29 +263,9 @@ class _Planner:
 
     def step(self, work: Work) -> Step:
         places = tuple(v.located() for v in (*work.reads, *work.writes))
-        gemm = as_gemm(work.nest)
-        if gemm is not None and gemm.m * gemm.n >= self.blas_result:
-            return MatmulCall(
-                dtype=gemm.dtype,
-                m=gemm.m,
-                n=gemm.n,
-                k=gemm.k,
-                transpose_a=gemm.transpose_a,
-                transpose_b=gemm.transpose_b,
-                lda=gemm.lda,
-                ldb=gemm.ldb,
-                ldc=gemm.ldc,
-                a=places[gemm.a],
-                b=places[gemm.b],
-                c=places[gemm.c],
-                a_offset=gemm.a_offset,
-                b_offset=gemm.b_offset,
-                c_offset=gemm.c_offset,
-                batch=gemm.batch,
-                batch_a=gemm.batch_a,
-                batch_b=gemm.batch_b,
-                batch_c=gemm.batch_c,
-            )
+        product = as_gemm(work.nest, places)
+        if product is not None and product.m * product.n >= self.blas_result:
+            return product
         plain = replace(work.nest, name="")
         kernel = self.kernels.get(plain)
         if kernel is None:
