@@ -236,3 +236,12 @@ def variables(expr: Expr) -> Iterator[str]:
     for part in parts(expr):
         if isinstance(part, Var):
             yield part.name
+
+
+def replaced(expr: Expr, instead: Mapping[Expr, Expr]) -> Expr:
+    """The expression with others in the place of some of its arguments; what loads and masks hold stays."""
+    if expr in instead:
+        return instead[expr]
+    if isinstance(expr, Call):
+        return Call(expr.op, tuple(replaced(a, instead) for a in expr.args), expr.dtype)
+    return expr

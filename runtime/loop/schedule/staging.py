@@ -15,7 +15,7 @@ from graphc.runtime.loop.ir import Alloc, Block, Buffer, Expr, For, Let, Load, O
 
 from .columns import FAR
 from .cost import StageFacts
-from .rewrite import Rewriter, parts
+from .rewrite import Rewriter, parts, replaced
 from .tile import Tile, loops
 
 HOLES = 0.75  # share of a run from which on it is read as if whole
@@ -61,8 +61,8 @@ def staged(
         else:
             levels[level] += (Let(Var(name, load.dtype), load),)
             stands[load] = Var(name, load.dtype)
-    folded = [step(_replaced(value, stands), inner) for step, value in zip(steps, values, strict=True)]
-    body: Block = (*(Let(let.var, _replaced(let.value, stands)) for let in lets), *folded)
+    folded = [step(replaced(value, stands), inner) for step, value in zip(steps, values, strict=True)]
+    body: Block = (*(Let(let.var, replaced(let.value, stands)) for let in lets), *folded)
     if inner.lanes is not None:
         body = (For(inner.lanes, "vector", body, inner.width),)
     body = levels[-1] + body
@@ -153,11 +153,3 @@ def _depends(load: Load, axis: Axis) -> bool:
                 if at.coefficient(axis):
                     return True
     return False
-
-
-def _replaced(expr: Expr, stands: Mapping[Expr, Expr]) -> Expr:
-    if expr in stands:
-        return stands[expr]
-    if isinstance(expr, Call):
-        return Call(expr.op, tuple(_replaced(a, stands) for a in expr.args), expr.dtype)
-    return expr

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from graphc.ir.expr import Axis, Call
+from graphc.ir.expr import Axis
 from graphc.runtime.cpu.target import APART
 from graphc.runtime.loop.ir import Alloc, Block, Buffer, Check, Expr, Let, Load, Offset, Stmt, Store, Var
 
 from .cost import LEAST_TURNED
-from .rewrite import loads, parts
+from .rewrite import loads, parts, replaced
 from .tile import Tile
 
 
@@ -45,7 +45,7 @@ def turned(body: Block, tile: Tile) -> Block | None:
             inside.append(_with(statement, instead))
             continue
         at = Offset(tile.offset())
-        value = _replaced(statement.value, instead)
+        value = replaced(statement.value, instead)
         if not (isinstance(value, Load) and value.buffer.space == "register" and value.offset == at):
             kept = Buffer(f"turning{number}", value.dtype, tile.size, "register")
             before += (Alloc(kept),)
@@ -86,17 +86,9 @@ def _values(statement: Stmt) -> Iterator[Expr]:
 def _with(statement: Stmt, instead: Mapping[Expr, Expr]) -> Stmt:
     match statement:
         case Let(var, value):
-            return Let(var, _replaced(value, instead))
+            return Let(var, replaced(value, instead))
         case Check(condition, code):
-            return Check(_replaced(condition, instead), code)
+            return Check(replaced(condition, instead), code)
         case Store(mask=mask, value=value):
-            return replace(statement, value=_replaced(value, instead), mask=mask and _replaced(mask, instead))
+            return replace(statement, value=replaced(value, instead), mask=mask and replaced(mask, instead))
     return statement
-
-
-def _replaced(expr: Expr, instead: Mapping[Expr, Expr]) -> Expr:
-    if expr in instead:
-        return instead[expr]
-    if isinstance(expr, Call):
-        return Call(expr.op, tuple(_replaced(a, instead) for a in expr.args), expr.dtype)
-    return expr
