@@ -33,7 +33,7 @@ from graphc.runtime.loop.ir import (
     Store,
     Var,
 )
-from graphc.runtime.loop.naive import FIRST, collapsed, fold_statements, identity, row_major
+from graphc.runtime.loop.naive import FIRST, collapsed, identity, row_major, serial_stage
 from graphc.runtime.loop.nest import Fold, Nest, Stage
 from graphc.runtime.loop.schedule.collapse import collapse
 from graphc.types import bool_, int64
@@ -130,7 +130,7 @@ def _by_group(nest: Nest, width: int) -> Kernel:
 def _group_stage(stage: Stage, width: int) -> Block:
     """The points of a stage, shared by the lanes. Additions that may meet are left to one thread, in order."""
     if not stage.axes or any(isinstance(store, Accumulate) for store in stage.stores):
-        return _serial_stage(stage)
+        return serial_stage(stage)
     before: Block = ()
     inside: Block = ()
     after: Block = ()
@@ -149,16 +149,6 @@ def _group_stage(stage: Stage, width: int) -> Block:
                 after += (Let(fold.var, Load(best, FIRST)),)
     points = _loops(axes, "vector", (*stage.lets, *stage.checks, *inside, *stage.stores), width)
     return before + points + after
-
-
-def _serial_stage(stage: Stage) -> Block:
-    before: Block = ()
-    inside: Block = stage.lets + stage.checks
-    after: Block = ()
-    for fold in stage.folds:
-        start, step, finish = fold_statements(fold, stage.axes)
-        before, inside, after = before + start, inside + step, after + finish
-    return before + _loops(stage.axes, "serial", inside + stage.stores) + after
 
 
 def _position(fold: Fold, best: Buffer, stage: Stage, axes: tuple[Axis, ...], width: int) -> Block:

@@ -27,13 +27,14 @@ def collapsed(nest: Nest) -> Kernel:
 def _kernel(nest: Nest, parallel: int) -> Kernel:
     body: Block = tuple(Alloc(buffer) for buffer in nest.locals)
     for stage in nest.stages:
-        body += _stage(stage)
+        body += serial_stage(stage)
     for depth, axis in reversed(list(enumerate(nest.outer))):
         body = (For(axis, "parallel" if depth < parallel else "serial", body),)
     return Kernel(nest.name, nest.params, body, nest.inplace)
 
 
-def _stage(stage: Stage) -> Block:
+def serial_stage(stage: Stage) -> Block:
+    """A stage at one outer point: its axes are serial loops, its folds are carried by registers."""
     before: Block = ()
     inside: Block = stage.lets + stage.checks
     after: Block = ()
