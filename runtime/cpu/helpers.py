@@ -5,6 +5,8 @@ All are exact, work on vectors of any width and call nothing. LLVM's own `frem` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphc.types import DType, bool_, float32, int32, int64
 
 from .emitter import Emitter, Module, Value, literal, suffix_of, type_of, widest
@@ -15,13 +17,18 @@ WEYL = (0x9E3779B9, 0xBB67AE85)  # the key's increments: golden ratio and sqrt(3
 LOW = 0xFFFFFFFF
 
 
+def _called(e: Emitter, kind: str, text: Callable[[str, Module, DType, int], str], x: Value, y: Value) -> Value:
+    """A call of a helper of two operands of one dtype, which the module defines from now on. text: its definition."""
+    lanes, _ = widest((x, y))
+    name = f"graphc_{kind}_{suffix_of(x.dtype, lanes)}"
+    if name not in e.module.helpers:
+        e.module.helpers[name] = text(name, e.module, x.dtype, lanes)
+    return e.call(name, x.dtype, lanes, e.wide(x, lanes), e.wide(y, lanes))
+
+
 def fmod(e: Emitter, x: Value, y: Value) -> Value:
     """The remainder of x / y with the sign of x, exactly (C99's fmod)."""
-    lanes, _ = widest((x, y))
-    name = f"graphc_fmod_{suffix_of(x.dtype, lanes)}"
-    if name not in e.module.helpers:
-        e.module.helpers[name] = _fmod_text(name, e.module, x.dtype, lanes)
-    return e.call(name, x.dtype, lanes, e.wide(x, lanes), e.wide(y, lanes))
+    return _called(e, "fmod", _fmod_text, x, y)
 
 
 def _fmod_text(name: str, module: Module, dtype: DType, lanes: int) -> str:
@@ -124,11 +131,7 @@ def _fmod_text(name: str, module: Module, dtype: DType, lanes: int) -> str:
 
 def power(e: Emitter, x: Value, y: Value) -> Value:
     """x to the power y of integers, wrapping; a negative exponent gives what truncating the exact result gives."""
-    lanes, _ = widest((x, y))
-    name = f"graphc_power_{suffix_of(x.dtype, lanes)}"
-    if name not in e.module.helpers:
-        e.module.helpers[name] = _power_text(name, e.module, x.dtype, lanes)
-    return e.call(name, x.dtype, lanes, e.wide(x, lanes), e.wide(y, lanes))
+    return _called(e, "power", _power_text, x, y)
 
 
 def _power_text(name: str, module: Module, dtype: DType, lanes: int) -> str:
