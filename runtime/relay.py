@@ -20,6 +20,7 @@ from .loop.ir import Buffer, Expr, Load, Offset, Store
 from .loop.lower import rims
 from .loop.nest import Nest, Stage, contraction
 from .loop.schedule.collapse import collapse
+from .loop.schedule.memory import LAST_LEVEL
 from .loop.storage import Rim, Storage, in_order, with_rim
 
 Cost = Callable[[Nest], float]
@@ -29,7 +30,6 @@ WORTH_ASKING = 30_000.0  # cycles that a kernel's arithmetic takes, from which o
 VECTOR = 64  # bytes of the widest registers, two of which a processor multiplies and adds in a cycle
 NEAR = 1.1  # times these cycles: nothing is to be gained
 COPIED, FROM_MEMORY = 0.5, 1.75  # cycles to copy an element; of an array that no cache holds
-CACHED = 8 << 20  # bytes of an array that one does
 SPARED = 0.95  # what is left must be less than this share
 FEWEST_LANES = 8  # points of an axis that could fill lanes
 MOST_RIM = 2.0  # times the array's own size
@@ -77,7 +77,7 @@ def copies(
 
 def _price(size: int, dtype: DType) -> float:
     """Cycles to copy so many elements."""
-    return size * (COPIED if size * dtype.itemsize <= CACHED else FROM_MEMORY)
+    return size * (COPIED if size * dtype.itemsize <= LAST_LEVEL else FROM_MEMORY)
 
 
 def _of_matrices(loads: Sequence[Load]) -> bool:

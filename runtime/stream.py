@@ -13,11 +13,11 @@ from dataclasses import replace
 from .loop.ir import Accumulate, Block, For, If, Kernel, Prefetch, Stmt, Store
 from .program import Place
 
-LAST_LEVEL = 40 << 20  # bytes that a kernel moves, from which on streaming was measured to pay: a large cache, and some
+LEAST = 40 << 20  # bytes that a kernel moves, from which on streaming was measured to pay: a large cache, and some
 SHARE = 8  # a result of less than one in so many of them isn't worth a wait at the kernel's end
 
 
-def worth_streaming(kernel: Kernel, places: Sequence[Place], least: int = LAST_LEVEL) -> frozenset[str]:
+def worth_streaming(kernel: Kernel, places: Sequence[Place], least: int = LEAST) -> frozenset[str]:
     """The params that a kernel had better stream to.
 
     They are only written, in memory of their own (what is updated in place has been fetched to be read), which is known

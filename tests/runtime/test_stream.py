@@ -18,7 +18,7 @@ from graphc.runtime.cpu.target import TARGETS, by_name
 from graphc.runtime.loop.ir import Accumulate, Buffer, Expr, For, Kernel, Load, Offset, Prefetch, Store
 from graphc.runtime.loop.text import kernel_text
 from graphc.runtime.program import KernelCall, Place, Program
-from graphc.runtime.stream import LAST_LEVEL, streamed, worth_streaming
+from graphc.runtime.stream import LEAST, streamed, worth_streaming
 from graphc.types import DType, bool_, float32, float64, int32
 from tests.runtime.cpu.harness import RUNNABLE, SYMBOLS, expect
 
@@ -37,7 +37,7 @@ def doubling(n: int, dtype: DType = float32, start: int = 0, width: int = 16, pa
 
 
 def test_what_no_cache_holds_is_streamed() -> None:
-    n = LAST_LEVEL // 8
+    n = LEAST // 8
     assert worth_streaming(doubling(n), (SOURCE, RESULT)) == {"o"}
     assert worth_streaming(doubling(n // 2), (SOURCE, RESULT)) == frozenset()
     assert worth_streaming(doubling(n // 2), (SOURCE, RESULT), least=4 * n) == {"o"}
@@ -54,14 +54,14 @@ def test_what_is_streamed_is_not_fetched_ahead() -> None:
 
 
 def test_only_results_in_aligned_memory_of_their_own_are_streamed() -> None:
-    n = LAST_LEVEL // 8
+    n = LEAST // 8
     for place in (Place("argument", 1), SOURCE, replace(SOURCE, offset=64), Place("arena", offset=0)):
         assert worth_streaming(doubling(n), (SOURCE, place)) == frozenset(), place
     assert worth_streaming(doubling(2 * n), (SOURCE, Place("arena", offset=64))) == {"o"}  # no cache holds it
 
 
 def test_what_is_added_to_or_small_is_not_streamed() -> None:
-    n = LAST_LEVEL // 8
+    n = LEAST // 8
     kernel = doubling(n)
     (ranges,) = kernel.body
     assert isinstance(ranges, For)

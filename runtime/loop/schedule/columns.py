@@ -11,10 +11,10 @@ from math import prod
 from graphc.ir.expr import Axis
 
 from .cost import Access, Facts, StageFacts
+from .memory import SECOND_LEVEL
 
 FAR = 1024  # bytes from one step of a fold to the next
 LONG = 4096  # bytes of a run that is fetched ahead: a page
-CACHED = 640 << 10  # bytes of an array that the second-level cache holds
 SKIP = 30.0  # cycles to get to the next run, if it isn't long
 THROUGH = 1.5  # cycles to load and store a vector of accumulators
 PIECES = 8  # strips and other outer points, so that threads have something each
@@ -43,7 +43,7 @@ def _skips(facts: Facts, stage: StageFacts, access: Access, lanes: Axis) -> bool
     itemsize = access.buffer.dtype.itemsize
     steps = [abs(access.at.coefficient(axis)) * itemsize for axis in stage.stage.axes]
     far = min((step for step in steps if step), default=0) >= FAR
-    return far and access.at.coefficient(lanes) == 1 and access.buffer.size * itemsize > CACHED
+    return far and access.at.coefficient(lanes) == 1 and access.buffer.size * itemsize > SECOND_LEVEL
 
 
 def wide_strip(facts: Facts, lanes: Axis | None) -> tuple[float, int] | None:

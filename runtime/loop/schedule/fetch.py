@@ -20,7 +20,7 @@ from .memory import LINE
 from .rewrite import Rewriter, expressions, loads
 from .tile import Tile, loops
 
-FAR = 128 << 10  # bytes of arrays from which on they are expected to come from afar
+UNCACHED = 128 << 10  # bytes of arrays from which on they are expected to come from afar
 LEAST_STEPS = 16  # of a fold, from the lines of one row to those of the next
 MOST_LINES = 64  # of a row
 
@@ -66,7 +66,7 @@ def fetch(nest: Nest, later: Sequence[Stage], rewriter: Rewriter, tile: Tile) ->
             at = rewriter.affine(offset.affine)
             if at.coefficient(tile.lanes) == 1 and access.buffer in nest.params:
                 streams[access.buffer, at] = None
-    if sum(b.size * b.dtype.itemsize for b in dict.fromkeys(b for b, _ in streams)) < FAR:
+    if sum(b.size * b.dtype.itemsize for b in dict.fromkeys(b for b, _ in streams)) < UNCACHED:
         return None
     row, *others = sorted(tile.rows, key=lambda axis: -axis.extent)
     lines = []

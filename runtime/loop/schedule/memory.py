@@ -8,9 +8,13 @@ from graphc.ir.expr import Axis
 
 from .cost import Access
 
+# Useful bytes of a core's own caches, and of the part of the last one that a core may count on. They aren't read from
+# the machine: how sums are cut into pieces follows from them, so processors of one kind would give other bits where
+# another system is told of another share of the caches.
+FIRST_LEVEL, SECOND_LEVEL, LAST_LEVEL = 36 << 10, 640 << 10, 8 << 20
 PAGE_HALF = 2048  # bytes: lines so far apart are of one set in every first-level cache, if a power of two
 # A cache's useful size, cycles to bring a byte into it, how far apart lines are of one set.
-LEVELS = ((36 << 10, 1 / 40, PAGE_HALF), (640 << 10, 1 / 12, 64 << 10))
+LEVELS = ((FIRST_LEVEL, 1 / 40, PAGE_HALF), (SECOND_LEVEL, 1 / 12, 64 << 10))
 LINE = 64
 CONFLICTS = 16
 MANY = 16  # lines that a set of a cache can hold

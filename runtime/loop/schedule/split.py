@@ -14,12 +14,12 @@ from graphc.frozen import dataclass
 from graphc.ir.expr import Axis
 
 from .cost import FOLD_LANES, Access, Facts, StageFacts
-from .memory import Traffic
+from .memory import FIRST_LEVEL, Traffic
 from .registers import TILE
 
 MOST_PARTIAL = 512 << 10  # bytes of running values, per thread
 RELOAD = 1 / 40  # cycles to load and store a byte of them
-CHUNKED = (36 << 10, 512 << 10)  # bytes that a chunk of an axis may touch: in a tile, and in all tiles
+CHUNKED = (FIRST_LEVEL, 512 << 10)  # bytes that a chunk of an axis may touch: in a tile, and in all tiles
 LEAST_CHUNK = 256  # points: shorter runs are over before the processor has begun to fetch ahead
 LONG, LEAST_OF_LONG = 2048, 128  # but tiles of a sum so long stream operands that no second-level cache holds
 

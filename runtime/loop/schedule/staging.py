@@ -15,12 +15,12 @@ from graphc.runtime.loop.ir import Alloc, Block, Buffer, Expr, For, Let, Load, O
 
 from .columns import FAR
 from .cost import StageFacts
+from .memory import LAST_LEVEL
 from .rewrite import Rewriter, parts, replaced
 from .tile import Tile, loops
 
 HOLES = 0.75  # share of a run from which on it is read as if whole
 SHORT = 64 << 10  # bytes of a run of a few pages: a processor fetches ahead within pages, and some way into it
-MEMORY = 8 << 20  # bytes of an array that may come from beyond the last cache, whose latency others' work hides
 Step = Callable[[Expr, Tile], Stmt]  # folds a value in, at one point of a tile
 
 
@@ -96,7 +96,7 @@ def ahead(
     found: dict[Load, int] = {}
     for load in {p: None for fold in facts.stage.folds for p in parts(fold.value) if isinstance(p, Load)}:
         itemsize, at = load.dtype.itemsize, load.offset.affine
-        if load.offset.dynamic or load.buffer.size * itemsize <= MEMORY:
+        if load.offset.dynamic or load.buffer.size * itemsize <= LAST_LEVEL:
             continue
         extents = {axis: axis.extent for axis in inner}  # of what runs inside of the loop that is looked at
         for axis in reversed(loops):

@@ -31,7 +31,7 @@ from tests.runtime.cpu.test_scheduled import arrays_for, conv, given
 @pytest.fixture(autouse=True)
 def no_epilogue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked for but operands of folds."""
-    monkeypatch.setattr(fetch, "FAR", 1 << 40)
+    monkeypatch.setattr(fetch, "UNCACHED", 1 << 40)
 
 
 AVX512 = by_name("x86-64-v4")

@@ -28,7 +28,7 @@ from tests.runtime.loop.test_schedule import compare
 
 @pytest.fixture(autouse=True)
 def all_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "FAR", 0)
+    monkeypatch.setattr(fetch, "UNCACHED", 0)
 
 
 def of(*shape: int, number: int) -> Node:
@@ -101,7 +101,7 @@ def test_each_line_of_operand_and_result_is_asked_for_once() -> None:
 def test_what_is_near_and_short_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     once = schedule_cpu(added_to(28, 64, 8), TARGETS["x86-64-v4"])  # too short to be cut: all lines before it
     assert set(fetched(once).values()) == {1}
-    monkeypatch.setattr(fetch, "FAR", 1 << 20)
+    monkeypatch.setattr(fetch, "UNCACHED", 1 << 20)
     assert not fetched(schedule_cpu(added_to(28, 64, 352), TARGETS["x86-64-v4"]))
 
 
