@@ -154,22 +154,22 @@ def _plans(
         wide = bool(inner) and lanes is not None and block > MOST_VECTORS * width
         short = 0.0 if packed is not None or wide else _short_runs(facts, lanes, size, trips)
         for panel in (False, True) if short else (False,):
-            moved, order = _order(facts, lanes, packed, panel, size, trips, cycles if parallel else 0.0)
+            moved, idle, order = _order(facts, lanes, packed, panel, size, trips, cycles if parallel else 0.0)
             moved += 0.0 if panel else short
             grain = 0
             if parallel and order:
                 shared = next((trips[axis] for axis in order if trips[axis] > 1), 1)
                 grain = max(1, round(WORTH_A_RANGE * shared / cycles), shared // MOST_RANGES)
             if not inner:
-                moved = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
+                moved = idle = 0.0  # nothing is used again, so no order moves much less; how lanes meet memory decides
             abreast = 1 if inner else _abreast(facts, lanes, block)
             plan = Plan(width, lanes, stage_lanes, block, rows, order, grain, packed, panel, None, abreast, wide)
             if packed is None or _packed_bytes(packed, nest, block) <= MOST_PACKED:
-                total = max(cycles, moved) + OVERLAP * min(cycles, moved)
+                total = _total(cycles, moved, idle)
                 if least is not None:
                     least.cycles = min(least.cycles, total)
                 yield total, plan
-        if inner and own is not None and not wide and moved > cycles / 4 and splittable(facts, stage):
+        if inner and own is not None and not wide and moved + idle > cycles / 4 and splittable(facts, stage):
             tile = {axis: size.get(axis, 1) for axis in nest.outer}
             loads = [_packed(access, packed, lanes, size) for access in stage.fold_loads]
             stage_own = None if lanes else own
@@ -179,11 +179,20 @@ def _plans(
                     or _packed_bytes(packed, nest, block, split) > MOST_PACKED
                 ):
                     continue
-                lost = cycles * _imbalance(trips[turned[0]]) if parallel else 0.0
-                lost += short if turned[0] == lanes else 0.0
+                idle = cycles * _imbalance(trips[turned[0]]) if parallel else 0.0
+                apart += short if turned[0] == lanes else 0.0
                 pieces = replace(plan, order=turned, panel=False, split=split)
-                work, apart = cycles + again, apart + lost
-                yield max(work, apart) + OVERLAP * min(work, apart), pieces
+                yield _total(cycles + again, apart, idle), pieces
+
+
+def _total(work: float, moved: float, idle: float) -> float:
+    """Cycles of a plan. work: of arithmetic. moved: of bringing data. idle: for which threads wait for the last one.
+
+    Idle time is counted beside arithmetic, as the movement of data is: for how many threads there will be is a guess,
+    one alone never waits, and where arithmetic takes longest an even share isn't worth tiles that load more often.
+    """
+    beside = moved + idle
+    return max(work, beside) + OVERLAP * min(work, beside)
 
 
 def _packing(packed: Access, lanes: Axis | None, nest: Nest, width: int) -> float:
@@ -328,10 +337,11 @@ def _order(
     size: dict[Axis, int],
     trips: dict[Axis, int],
     cycles: float,
-) -> tuple[float, tuple[Axis, ...]]:
+) -> tuple[float, float, tuple[Axis, ...]]:
     """Outer axes, outermost first: least traffic, and enough iterations outermost to share among threads.
 
-    Gives the estimated cycles beside arithmetic too. cycles: of all work, 0 if it isn't shared.
+    Before them the cycles that moving data takes, and those for which threads wait. cycles: of all work, 0 if it isn't
+    shared.
     """
     outer = facts.nest.outer
     stores = [a for stage in facts.stages for a in stage.accesses if a.store]
@@ -346,9 +356,8 @@ def _order(
 
     memory = Traffic(accesses, trips, tile)
 
-    def cost(order: tuple[Axis, ...]) -> float:
-        lost = cycles * _imbalance(trips[order[0]] if order else 1)
-        return memory.cycles(order) + lost
+    def idle(order: tuple[Axis, ...]) -> float:
+        return cycles * _imbalance(trips[order[0]] if order else 1)
 
     flat = not any(stage.stage.axes for stage in facts.stages)
     if lanes in looping and flat and len(size) == 1 and _crossed(facts, lanes):
@@ -362,8 +371,9 @@ def _order(
         orders = [order for order in permutations(looping) if set(order[: len(first)]) == set(first)]
         if panel:
             orders = [order for order in orders if order[-1] == lanes]
-    least, best = min(((cost(order), order) for order in orders), key=lambda found: found[0])
-    return least, (
+    found = ((memory.cycles(order), idle(order), order) for order in orders)
+    moved, waited, best = min(found, key=lambda one: one[0] + one[1])
+    return moved, waited, (
         *(axis for axis in still if packed is not None and packed.depends(axis)),
         *best,
         *(axis for axis in still if packed is None or not packed.depends(axis)),
@@ -382,7 +392,7 @@ def _packed(access: Access, packed: Access | None, lanes: Axis | None, size: dic
 
 
 def _imbalance(trips: int) -> float:
-    """Time lost, as a share of all work, when so many equal pieces meet 2, 4 or 8 threads."""
+    """Time lost, as a share of all work, when so many equal pieces meet 2, 4 or 8 threads, the fewer the likelier."""
 
     def lost(threads: int) -> float:
         return -(-trips // threads) * threads / trips - 1
