@@ -93,12 +93,13 @@ def candidates(facts: Facts, target: Target) -> list[tuple[float, Plan]]:
 
 def _candidates(facts: Facts, target: Target, least: _Least | None) -> list[tuple[float, Plan | None]]:
     """least: where only the cheapest is asked for; None stands for plans that can't be it."""
-    rough = {lanes: facts.cost(lanes, _packable(facts, lanes)) for lanes in (None, *facts.nest.outer)}
+    packable = {lanes: _packable(facts, lanes) for lanes in (None, *facts.nest.outer)}
+    rough = {lanes: facts.cost(lanes, packed) for lanes, packed in packable.items()}
     limit = CLEARLY_WORSE * min(rough.values())
     plans: dict[Axis | None, list[tuple[float, Plan | None]]] = {lanes: [] for lanes in rough}
     for lanes, cost in sorted(rough.items(), key=lambda one: one[1]):
         if cost <= limit:
-            found, packed = plans[lanes], _packable(facts, lanes)
+            found, packed = plans[lanes], packable[lanes]
             found += list(_plans(facts, lanes, packed, target, least)) or _plans(facts, lanes, None, target, least)
             if packed is None and (scattered := _conflicting(facts, lanes)) is not None:
                 found += _plans(facts, lanes, scattered, target, least)
@@ -221,26 +222,27 @@ def _packable(facts: Facts, lanes: Axis | None) -> Access | None:
     """An operand of a fold that lanes would have to gather, used often enough to be copied first."""
     if lanes is None:
         return None
-    for stage in facts.stages:
-        for load in stage.fold_loads:
-            again = prod(axis.extent for axis in facts.nest.outer if not load.depends(axis))
-            if load.at.coefficient(lanes) not in (0, 1) and again >= 8 and not load.varies and not load.masked:
-                return load
-    return None
+    return next((load for _, load in _used_again(facts, 8) if load.at.coefficient(lanes) not in (0, 1)), None)
 
 
 def _conflicting(facts: Facts, lanes: Axis | None) -> Access | None:
     """An operand of a fold whose rows lie so far apart that they keep each other out of the cache."""
     if lanes is None:
         return None
+    for stage, load in _used_again(facts, 32):
+        apart = max((abs(load.at.coefficient(axis)) for axis in stage.axes), default=0)
+        if apart and apart * load.buffer.dtype.itemsize % PAGE_HALF == 0 and load.at.coefficient(lanes) == 1:
+            return load
+    return None
+
+
+def _used_again(facts: Facts, times: int) -> Iterator[tuple[Stage, Access]]:
+    """The operands of folds that could be copied, of which each element is used at least so often, and their stages."""
     for stage in facts.stages:
         for load in stage.fold_loads:
             again = prod(axis.extent for axis in facts.nest.outer if not load.depends(axis))
-            apart = max((abs(load.at.coefficient(axis)) for axis in stage.stage.axes), default=0)
-            far = apart * load.buffer.dtype.itemsize % PAGE_HALF == 0 and apart > 0
-            if far and load.at.coefficient(lanes) == 1 and again >= 32 and not load.varies and not load.masked:
-                return load
-    return None
+            if again >= times and not load.varies and not load.masked:
+                yield stage.stage, load
 
 
 def _short_runs(facts: Facts, lanes: Axis | None, size: dict[Axis, int], trips: dict[Axis, int]) -> float:
@@ -373,10 +375,14 @@ def _order(
             orders = [order for order in orders if order[-1] == lanes]
     found = ((memory.cycles(order), idle(order), order) for order in orders)
     moved, waited, best = min(found, key=lambda one: one[0] + one[1])
-    return moved, waited, (
-        *(axis for axis in still if packed is not None and packed.depends(axis)),
-        *best,
-        *(axis for axis in still if packed is None or not packed.depends(axis)),
+    return (
+        moved,
+        waited,
+        (
+            *(axis for axis in still if packed is not None and packed.depends(axis)),
+            *best,
+            *(axis for axis in still if packed is None or not packed.depends(axis)),
+        ),
     )
 
 
