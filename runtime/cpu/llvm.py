@@ -29,9 +29,9 @@ from graphc.types import int64
 from .access import cycles, written
 from .blas import GEMM_DECLARATIONS
 from .emitter import Emitter, Module, Value, literal
+from .expressions import Binding, Location, bind_row_major
 from .memory import ALIGNMENT, Memory
-from .registers import Registers
-from .statements import Binding, Statements, bind_row_major
+from .statements import Statements
 from .target import Target
 from .threads import PARALLEL_DECLARATION
 
@@ -197,7 +197,7 @@ class _Printer:
 
     def statements(self, kernel: Kernel, alignments: tuple[int, ...]) -> Statements:
         """A printer of statements that sees the kernel's params."""
-        storage: dict[str, Memory | Registers] = {}
+        storage: dict[str, Location] = {}
         for i, (buffer, align) in enumerate(zip(kernel.params, alignments, strict=True)):
             others = [b if a == buffer.name else a for a, b in kernel.inplace if buffer.name in (a, b)]
             storage[buffer.name] = Memory(f"%p{i}", buffer.dtype, buffer.size, align, (buffer.name, *others))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from graphc.errors import CompileError
 from graphc.frozen import dataclass
-from graphc.ir.expr import Affine, Axis, Call, Index, Literal
+from graphc.ir.expr import Affine, Call
 from graphc.runtime.loop.ir import (
     Accumulate,
     Alloc,
@@ -24,33 +24,21 @@ from graphc.runtime.loop.ir import (
     For,
     If,
     Let,
-    Load,
     Offset,
     Prefetch,
     Store,
-    Var,
 )
-from graphc.types import DType, bool_, int32, int64
+from graphc.types import int64
 
 from . import memory, scalars
 from .access import Slot, accesses, folds, slots, written
-from .emitter import Emitter, Value, lane_mask, lane_numbers, literal, type_of
-from .memory import ALIGNMENT, Address, Lanes, Memory, Term
-from .registers import Column, Registers, read_column, read_slot
+from .emitter import Emitter, Value, lane_mask, literal, type_of
+from .expressions import Binding, Expressions, Location
+from .memory import ALIGNMENT, Address, Lanes, Memory
+from .registers import Registers
 from .transpose import apart, copy_square, turned
 
 MAX_FRAME = 1 << 20  # bytes of scratch memory in one function's frame; threads have 8 MiB or more
-Place: TypeAlias = Memory | Registers
-_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """The number of an axis: `start`, a scalar, or in a vector loop start + lane. multiple: divides start."""
-
-    start: Value
-    multiple: int = 1
-    lane: bool = False
 
 
 @dataclass(slots=True)
@@ -65,20 +53,16 @@ class Fold:
     parts: dict[Slot | str, tuple[str, Slot | Address, int]] = field(default_factory=dict)
 
 
-class Statements:
-    """Prints blocks through `e`. storage: where buffers are; status: a pointer to the first failed Check's code.
+class Statements(Expressions):
+    """Prints blocks. status: a pointer to the first failed Check's code.
 
     spawn: prints the call of a parallel loop, where one may stand.
     """
 
-    def __init__(self, e: Emitter, storage: dict[str, Memory | Registers], status: str) -> None:
-        self.e = e
-        self.storage = storage
+    def __init__(self, e: Emitter, storage: dict[str, Location], status: str) -> None:
+        super().__init__(e, storage)
         self.status = status
         self.spawn: Callable[[For], None] | None = None
-        self.axes: dict[str, Binding] = {}
-        self.variables: dict[str, Value] = {}
-        self.lanes = Lanes()
         self.vector: For | None = None
         self.folds: dict[str, Fold] = {}
         self.frame = 0
@@ -148,6 +132,16 @@ class Statements:
             raise CompileError(f"{name} and the scratch memory before it need {self.frame} bytes; {MAX_FRAME} fit.")
         pointer = self.e.alloca(memory.stored_type(buffer.dtype, 1), size, ALIGNMENT)
         self.storage[name] = Memory(pointer, buffer.dtype, buffer.size, ALIGNMENT, (name,), copies)
+
+    def store(self, statement: Store) -> None:
+        value, mask = self.value(statement.value), self.mask(statement.mask)
+        if mask is None or mask.const is not False:
+            self.put(*self.target(statement.buffer, statement.offset), value, mask, statement.streaming)
+
+    def prefetch(self, buffer: Buffer, at: Affine) -> None:
+        _, element = self.element(buffer, Offset(at))
+        assert isinstance(element, Address)
+        memory.prefetch(self.e, element)
 
     # ------------------------------------------------------------------ loops
 
@@ -251,7 +245,7 @@ class Statements:
             self.put(place, element, scalars.combine(self.e, fold.op, self.get(place, element, None), folded), None)
         self.lanes = lanes
 
-    def partial(self, fold: Fold, place: Memory | Registers, element: Slot | Address) -> str:
+    def partial(self, fold: Fold, place: Location, element: Slot | Address) -> str:
         """The alloca of an element's partial results, filled with the operation's identity before the loop."""
         key = element if isinstance(element, Slot) else element.pointer
         if key not in fold.parts:
@@ -290,7 +284,7 @@ class Statements:
             self.put(place, element, self.step(op, old, statement.value), mask)
 
     def accumulate_partial(
-        self, statement: Accumulate, place: Memory | Registers, element: Slot | Address, mask: Value | None
+        self, statement: Accumulate, place: Location, element: Slot | Address, mask: Value | None
     ) -> None:
         width = self.lanes.count
         cell = self.partial(self.folds[statement.buffer.name], place, element)
@@ -302,7 +296,7 @@ class Statements:
         self.e.line(f"store {new.type} {new.text}, ptr {cell}")
 
     def accumulate_each(
-        self, statement: Accumulate, place: Memory | Registers, element: Slot | Address, mask: Value | None
+        self, statement: Accumulate, place: Location, element: Slot | Address, mask: Value | None
     ) -> None:
         """One lane after the other: they may hit the same element."""
         if not isinstance(place, Memory) or not isinstance(element, Address):
@@ -334,167 +328,3 @@ class Statements:
                     return self.e.intrinsic("fma", x, y, old)
                 return self.e.op("fadd", self.e.op("fmul", x, y), old)
         return scalars.combine(self.e, op, old, self.value(expr))
-
-    # ------------------------------------------------------------------ memory
-
-    def element(self, buffer: Buffer, offset: Offset) -> tuple[Memory | Registers, Slot | Column | Address]:
-        """Where buffer[offset] is, for each lane."""
-        place = self.storage[buffer.name]
-        const, terms, stride = self.affine(offset.affine)
-        if isinstance(place, Memory):
-            for expr, coefficient in offset.dynamic:
-                value = scalars.cast(self.e, self.value(expr), int64)
-                if isinstance(value.const, int):
-                    const += value.const * coefficient
-                else:
-                    terms.append(Term(value, coefficient))
-            return place, memory.address(self.e, place, const, terms, stride)
-        if terms or stride < 0 or offset.dynamic or (stride and place.copies > 1):
-            raise CompileError(f"register {buffer.name} is addressed by something else than unrolled and vector axes")
-        if stride > 1:
-            return place, Column(const, stride, self.lanes.live)
-        return place, Slot(const, self.lanes.live, self.lanes.count) if stride else Slot(const, 1, 1)
-
-    def target(self, buffer: Buffer, offset: Offset) -> tuple[Memory | Registers, Slot | Address]:
-        """Where each lane writes."""
-        place, element = self.element(buffer, offset)
-        if isinstance(element, Column):
-            raise CompileError(f"lanes can't be stored to several registers of {buffer.name}")
-        return place, element
-
-    def affine(self, at: Affine) -> tuple[int, list[Term], int]:
-        """at = const + terms + stride * lane."""
-        const, stride, terms = at.const, 0, []
-        for axis, coefficient in at.terms:
-            binding = self.axes[axis.name]
-            if binding.lane:
-                stride += coefficient
-            if isinstance(binding.start.const, int):
-                const += coefficient * binding.start.const
-            else:
-                terms.append(Term(binding.start, coefficient, binding.multiple))
-        return const, terms, stride
-
-    def get(self, place: Place, element: Slot | Column | Address, mask: Value | None, other: float = 0) -> Value:
-        """The elements' values; `other` where the mask is false."""
-        if isinstance(element, Address):
-            assert isinstance(place, Memory)
-            return memory.load(self.e, place, element, mask, other, self.lanes)
-        assert isinstance(place, Registers)
-        if isinstance(element, Column):
-            found = read_column(self.e, place, element, self.lanes.count)
-        else:
-            found = read_slot(self.e, place, element)
-        return found if mask is None else self.e.select(mask, found, literal(other, place.dtype))
-
-    def put(
-        self, place: Place, element: Slot | Address, value: Value, mask: Value | None, stream: bool = False
-    ) -> None:
-        if isinstance(element, Address):
-            assert isinstance(place, Memory)
-            memory.store(self.e, place, element, value, mask, self.lanes, stream)
-            return
-        assert isinstance(place, Registers)
-        place.turned.clear()
-        lanes = max(element.lanes, place.copies)
-        if mask is not None:
-            if lanes == 1 and mask.lanes > 1:
-                raise CompileError("lanes store to one register under a mask")
-            value = self.e.select(mask, value, self.get(place, element, None))
-        if element.live < place.live(element):
-            value = self.e.select(lane_mask(element.live, lanes), value, self.get(place, element, None))
-        text = self.e.lane(value, self.lanes.live - 1).text if lanes == 1 else self.e.operand(value, lanes)
-        self.e.line(f"store {type_of(place.dtype, lanes)} {text}, ptr {place.slots[element]}")
-
-    def store(self, statement: Store) -> None:
-        value, mask = self.value(statement.value), self.mask(statement.mask)
-        if mask is None or mask.const is not False:
-            self.put(*self.target(statement.buffer, statement.offset), value, mask, statement.streaming)
-
-    def prefetch(self, buffer: Buffer, at: Affine) -> None:
-        _, element = self.element(buffer, Offset(at))
-        assert isinstance(element, Address)
-        memory.prefetch(self.e, element)
-
-    # ------------------------------------------------------------------ expressions
-
-    def mask(self, expr: Expr | None) -> Value | None:
-        """A condition; None where it always holds."""
-        if expr is None:
-            return None
-        value = self.value(expr)
-        return None if value.const is True else value
-
-    def value(self, expr: Expr) -> Value:
-        match expr:
-            case Literal(number, dtype):
-                return literal(number, dtype)
-            case Index(at):
-                return self.index(at, int64)
-            case Var(name):
-                return self.variables[name]
-            case Load(buffer, offset, mask, other):
-                acting = self.mask(mask)
-                if acting is not None and acting.const is False:
-                    return literal(other, buffer.dtype)
-                place, element = self.element(buffer, offset)
-                return self.get(place, element, acting, other)
-            case Call(op, (a, b), dtype) if op in _COMPARISONS and self.narrow(a) and self.narrow(b):
-                return scalars.compare(self.e, op, self.narrowed(a), self.narrowed(b))
-            case Call("cast", (Index() as a,), dtype) if self.narrow(a) and dtype not in (int64, bool_):
-                return scalars.cast(self.e, self.narrowed(a), dtype)
-            case Call(op, args, dtype):
-                return scalars.apply(self.e, op, [self.value(a) for a in args], dtype)
-            case _:
-                assert_never(expr)
-
-    def index(self, at: Affine, dtype: DType) -> Value:
-        """The number that an affine index has. Lanes of int32 are half as wide as those of int64."""
-        const, terms, stride = self.affine(at)
-        total: Value | None = None
-        for term in sorted(terms, key=lambda t: t.value.level):
-            step = term.value
-            if term.factor != 1:
-                step = self.e.op("mul nsw", step, literal(term.factor, int64))
-            total = step if total is None else self.e.op("add nsw", total, step)
-        if total is None:
-            total = literal(const, dtype)
-        else:
-            if const:
-                total = self.e.op("add nsw", total, literal(const, int64))
-            total = scalars.cast(self.e, total, dtype)
-        if not stride:
-            return total
-        count = self.lanes.count
-        steps = Value(lane_numbers(stride, count, 8 * dtype.itemsize), dtype, count)
-        return self.e.op("add", steps, total)
-
-    def narrow(self, expr: Expr) -> bool:
-        """Whether an int64 index or literal, and each lane's distance from the first, fits in int32."""
-        match expr:
-            case Literal(value, dtype):
-                return dtype is int64 and -(2**31) <= value < 2**31
-            case Index(at):
-                low, high = at.bounds()
-                reach = sum(abs(c) for axis, c in at.terms if self.axes[axis.name].lane) * self.lanes.count
-                return low >= -(2**31) and high < 2**31 and reach < 2**31
-        return False
-
-    def narrowed(self, expr: Expr) -> Value:
-        match expr:
-            case Literal(value):
-                return literal(value, int32)
-            case Index(at):
-                return self.index(at, int32)
-        raise CompileError(f"{expr} has no int32 form")
-
-
-def bind_row_major(statements: Statements, axes: list[Axis], flat: Value) -> None:
-    """Bind `axes` to the digits of a row-major number."""
-    e, inner = statements.e, 1
-    for position, axis in reversed(list(enumerate(axes))):
-        digit = flat if inner == 1 else e.op("udiv", flat, literal(inner, int64))
-        if position:
-            digit = e.op("urem", digit, literal(axis.extent, int64))
-        statements.axes[axis.name] = Binding(digit)
-        inner *= axis.extent
