@@ -1,126 +1,26 @@
-"""Calling a program: what arrays it takes, what it gives, errors, threads, forks, and the cache behind it.
-
-The program under test, for n float32 elements: state += a; result = a * constant + b, and the result's number of
-elements in the arena; it fails with code 2 if a[0] is negative.
-"""
+"""Calling a program: what arrays it takes, what it gives, errors, threads and forks."""
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import gc
-import json
 import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from graphc.errors import AliasError, ArgumentError, CompileError, DTypeError, IndexingError, ShapeError
-from graphc.runtime import blocks, executable
-from graphc.runtime.cache import DiskCache
-from graphc.runtime.cpu import gate, jit
-from graphc.runtime.cpu.library import library
-from graphc.runtime.cpu.target import by_name
-from graphc.runtime.executable import Argument, Executable, Interface, build
+from graphc.errors import AliasError, ArgumentError, DTypeError, IndexingError, ShapeError
+from graphc.runtime import blocks
+from graphc.runtime.executable import Executable, build
 from graphc.runtime.loop.ir import Buffer
 from graphc.runtime.program import Program
-from graphc.types import DTYPES, TensorType, bool_, float32, float64, int64
-
-Array = npt.NDArray[Any]
-
-TEXT = """
-define i64 @graphc_entry(ptr %table, ptr %arena, ptr %constants) nounwind {
-entry:
-  %a = load ptr, ptr %table
-  %b_cell = getelementptr ptr, ptr %table, i64 1
-  %b = load ptr, ptr %b_cell
-  %state_cell = getelementptr ptr, ptr %table, i64 2
-  %state = load ptr, ptr %state_cell
-  %result_cell = getelementptr ptr, ptr %table, i64 3
-  %result = load ptr, ptr %result_cell
-  %constant_cell = getelementptr ptr, ptr %constants, i64 1
-  %constant = load ptr, ptr %constant_cell
-  %factor = load float, ptr %constant, align 64
-  store i64 0, ptr %arena, align 64
-  br label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %more, %next ]
-  %a_at = getelementptr float, ptr %a, i64 %i
-  %b_at = getelementptr float, ptr %b, i64 %i
-  %s_at = getelementptr float, ptr %state, i64 %i
-  %r_at = getelementptr float, ptr %result, i64 %i
-  %x = load float, ptr %a_at
-  %y = load float, ptr %b_at
-  %s = load float, ptr %s_at
-  %t = fadd float %s, %x
-  store float %t, ptr %s_at
-  %p = fmul float %x, %factor
-  %q = fadd float %p, %y
-  store float %q, ptr %r_at
-  %done = load i64, ptr %arena
-  %done_more = add i64 %done, 1
-  store i64 %done_more, ptr %arena
-  %more = add i64 %i, 1
-  %left = icmp slt i64 %more, N
-  br i1 %left, label %next, label %out
-out:
-  %count = load i64, ptr %arena
-  %whole = icmp eq i64 %count, N
-  %first = load float, ptr %a
-  %negative = fcmp olt float %first, 0.0
-  %code = select i1 %negative, i64 2, i64 0
-  %status = select i1 %whole, i64 %code, i64 1
-  ret i64 %status
-}
-"""
-
-SHAPE = (2, 3)
-F = TensorType(SHAPE, float32)
-MESSAGES = ("the arena was shared", "index out of bounds in gather, model.py:7")
-
-
-def program(shape: tuple[int, ...], factor: float) -> Program:
-    n = int(np.prod(shape))
-    constants = ((int64, b""), (float32, np.float32(factor).tobytes()))
-    return Program((), tuple(Buffer(name, float32, n) for name in "abcd"), constants, 1000, MESSAGES)
-
-
-def make(compilation: jit.Compilation, shape: tuple[int, ...] = SHAPE, factor: float = 10) -> Program:
-    compilation.add(TEXT.replace("N\n", f"{int(np.prod(shape))}\n"))
-    return program(shape, factor)
-
-
-def adding(program: Program, text: str) -> Callable[[jit.Compilation], Program]:
-    """A `make` that adds one module."""
-
-    def make(compilation: jit.Compilation) -> Program:
-        compilation.add(text)
-        return program
-
-    return make
-
-
-def built(cache: DiskCache | None = None, shape: tuple[int, ...] = SHAPE, factor: float = 10) -> Executable:
-    """Inputs a, b, state; outputs (state, result)."""
-    t = TensorType(shape, float32)
-    return build(
-        f"test {shape} {factor}",
-        [t, t, t],
-        [t, t],
-        {0: 2},
-        lambda compilation: make(compilation, shape, factor),
-        cache=cache,
-    )
+from graphc.types import DTYPES, TensorType, float32, float64, int64
+from tests.runtime.executables import SHAPE, Array, adding, built, expect, operands
 
 
 @pytest.fixture(scope="module", params=["gate", "python"])
@@ -131,25 +31,6 @@ def run(request: pytest.FixtureRequest) -> Executable:
     else:
         made._gate = None  # as where the gate can't read arrays
     return made
-
-
-def operands(shape: tuple[int, ...] = SHAPE) -> tuple[Array, Array, Array]:
-    n = int(np.prod(shape))
-    a = np.arange(n, dtype=np.float32).reshape(shape)
-    return a, a * 100, np.ones(shape, np.float32)
-
-
-def expect(run: Executable, a: Any, b: Any, state: Array) -> list[Array]:
-    """Call, and check the results against the operands' values from before."""
-    wanted_state = np.array(state) + a
-    wanted = np.asarray(a, np.float32) * np.float32(10) + b
-    found = run(a, b, state)
-    assert found[0] is state
-    np.testing.assert_array_equal(state, wanted_state)
-    np.testing.assert_array_equal(found[1], wanted)
-    assert found[1].dtype == np.float32
-    assert found[1].shape == wanted.shape
-    return found
 
 
 def test_state_is_written_in_place_and_results_are_fresh(run: Executable) -> None:
@@ -367,24 +248,16 @@ def test_threads_at_once_have_arenas_of_their_own(run: Executable) -> None:
     slow = built(shape=big)
     slow.interface = dataclasses.replace(slow.interface, long=True)
     slow._gate = run._gate
-    failures: list[BaseException] = []
 
     def work(seed: int) -> None:
         rng = np.random.default_rng(seed)
-        try:
-            for _ in range(15):
-                a = rng.random(big, np.float32)
-                b, state = rng.random(big, np.float32), np.zeros(big, np.float32)
-                expect(slow, a, b, state)
-        except BaseException as error:
-            failures.append(error)
+        for _ in range(15):
+            a = rng.random(big, np.float32)
+            b, state = rng.random(big, np.float32), np.zeros(big, np.float32)
+            expect(slow, a, b, state)
 
-    callers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert failures == []
+    with ThreadPoolExecutor(4) as callers:
+        assert list(callers.map(work, range(4))) == [None] * 4
     assert len(slow._frames) <= blocks.KEEP
 
 
@@ -455,192 +328,6 @@ def test_a_forked_child_calls_on_and_writes_into_its_own_memory(run: Executable)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     np.testing.assert_array_equal(state, before)
     expect(run, a, b, state)
-
-
-# ------------------------------------------------------------------ results' memory
-
-
-def test_big_results_reuse_memory_of_dead_ones_only() -> None:
-    lender = blocks.Lender((1000, 300), np.dtype(np.float32))
-    first = lender.take()
-    first[:] = 1
-    address = first.ctypes.data
-    second = lender.take()
-    assert second.ctypes.data != address
-    view = first[10:, 5]
-    del first
-    third = lender.take()  # the view still holds the first
-    assert third.ctypes.data not in (address, second.ctypes.data)
-    third[:] = 3
-    assert (view == 1).all()
-    del view
-    gc.collect()
-    fourth = lender.take()
-    assert fourth.ctypes.data == address
-    assert fourth.flags.writeable
-    assert fourth.shape == (1000, 300)
-    assert fourth.dtype == np.float32
-
-
-def test_a_program_s_big_results_stay_apart() -> None:
-    shape = (600, 500)
-    assert TensorType(shape, float32).nbytes >= executable.LENT
-    run = built(shape=shape)
-    a, b, state = operands(shape)
-    kept = [run(a + np.float32(i), b, state)[1] for i in range(8)]
-    for i, found in enumerate(kept):
-        np.testing.assert_array_equal(found, (a + np.float32(i)) * np.float32(10) + b)
-    addresses = {x.ctypes.data for x in kept}
-    assert len(addresses) == 8
-    del found, kept
-    assert run(a, b, state)[1].ctypes.data in addresses
-
-
-def test_blocks_are_private_and_zeroed() -> None:
-    for size in (0, 1, 5000, 3 * blocks.HUGE_PAGE):
-        block = blocks.Block(size)
-        assert block.address % 4096 == 0
-        assert ctypes.string_at(block.address, min(block.size, 100)) == bytes(min(block.size, 100))
-        ctypes.memset(block.address, 7, block.size)
-
-
-# ------------------------------------------------------------------ the cache and the interface
-
-
-def test_the_second_build_comes_from_the_cache(tmp_path: Path) -> None:
-    kept = DiskCache(tmp_path / "cache")
-    first = built(kept)
-    assert not first.from_cache
-
-    def unneeded(compilation: jit.Compilation) -> Program:
-        raise AssertionError("the cache has it")
-
-    t = [F] * 3
-    second = build(f"test {SHAPE} 10", t, t[:2], {0: 2}, unneeded, cache=kept)
-    assert second.from_cache
-    assert second.interface == first.interface
-    expect(second, *operands())
-    assert not built(kept, factor=11).from_cache  # other content
-    other = build(f"test {SHAPE} 10", t, t[:2], {0: 2}, make, cache=kept, options=jit.Options(codegen=2))
-    assert not other.from_cache
-
-
-def test_a_damaged_entry_is_built_anew(tmp_path: Path) -> None:
-    kept = DiskCache(tmp_path / "cache")
-    built(kept)
-    assert kept.folder is not None
-    (path,) = kept.folder.glob("*.entry")
-    data = bytearray(path.read_bytes())
-    data[-100] ^= 1
-    path.write_bytes(data)
-    again = built(kept)
-    assert not again.from_cache
-    expect(again, *operands())
-    assert built(kept).from_cache
-
-
-@pytest.mark.parametrize("name", ["x86-64", "x86-64-v3"])
-def test_code_for_lesser_cpus_runs_too(name: str) -> None:
-    target = by_name(name)
-    if not target.runs_here():
-        pytest.skip(f"this CPU isn't {name}")
-    expect(build("lesser", [F] * 3, [F] * 2, {0: 2}, make, target=target), *operands())
-
-
-def test_code_for_another_machine_isn_t_built_to_run() -> None:
-    other = "aarch64" if by_name("host").x86 else "x86-64"
-    with pytest.raises(CompileError, match="can't run on this machine"):
-        build("foreign", [F] * 3, [F] * 2, {0: 2}, make, target=by_name(other))
-
-
-def test_text_without_an_entry_is_refused() -> None:
-    text = "define i64 @other(ptr %t, ptr %a, ptr %c) {\n  ret i64 0\n}\n"
-    with pytest.raises(CompileError, match="graphc_entry"):
-        build("no entry", [F] * 3, [F] * 2, {0: 2}, adding(program(SHAPE, 1), text))
-
-
-def test_a_program_that_doesn_t_fit_its_types_is_refused() -> None:
-    with pytest.raises(CompileError, match="don't fit"):
-        Interface.of(program(SHAPE, 1), [F, F], [F, F], {0: 1})
-    with pytest.raises(CompileError, match="don't fit"):
-        Interface.of(program((7,), 1), [F] * 3, [F] * 2, {0: 2})
-
-
-def test_roles_follow_from_the_state() -> None:
-    interface = Interface.of(program(SHAPE, 1), [F] * 3, [F, F], {1: 0})
-    assert [a.role for a in interface.arguments] == [gate.STATE, gate.INPUT, gate.INPUT, gate.OUTPUT]
-    assert interface.results == (3, 0)
-    assert interface.takes == 3
-
-
-arguments = st.builds(
-    Argument,
-    dtype=st.sampled_from(DTYPES),
-    shape=st.lists(st.integers(0, 2**40), max_size=5).map(tuple),
-    role=st.sampled_from([gate.INPUT, gate.STATE, gate.OUTPUT]),
-)
-interfaces = st.builds(
-    Interface,
-    arguments=st.lists(arguments, max_size=6).map(tuple),
-    results=st.lists(st.integers(0, 9), max_size=4).map(tuple),
-    constants=st.lists(st.tuples(st.sampled_from(DTYPES), st.binary(max_size=40)), max_size=4).map(tuple),
-    arena_size=st.integers(0, 2**50),
-    messages=st.lists(st.text(max_size=20), max_size=3).map(tuple),
-)
-
-
-@settings(deadline=None)
-@given(interfaces, st.binary(max_size=100))
-def test_an_interface_survives_json(interface: Interface, code: bytes) -> None:
-    told, payload = interface.pack(code)
-    assert Interface.unpack(json.loads(json.dumps(told)), payload) == (interface, code)
-    with pytest.raises(ValueError, match="bytes instead of"):
-        Interface.unpack(told, payload + b"x")
-
-
-def test_constants_are_aligned() -> None:
-    held = executable._Constants([(bool_, b"\1"), (float64, bytes(72)), (float32, b"abcd")])
-    table = (ctypes.c_uint64 * 3).from_address(held.address)
-    assert all(address % executable.ALIGNMENT == 0 for address in table)
-    assert [ctypes.string_at(a, 1) for a in table] == [b"\1", b"\0", b"a"]
-
-
-IN_A_FRESH_PROCESS = """
-import sys, time
-sys.path[:0] = {path!r}
-import numpy as np
-from graphc.runtime.executable import build
-from graphc.types import TensorType, float32
-from graphc.runtime.cpu.library import library
-library()
-t = TensorType((2, 3), float32)
-start = time.perf_counter()
-run = build("test (2, 3) 10", [t] * 3, [t] * 2, {{0: 2}}, lambda compilation: 1 / 0)
-ms = (time.perf_counter() - start) * 1e3
-state = np.zeros((2, 3), np.float32)
-run(np.ones((2, 3), np.float32), state + 1, state)
-assert (state == 1).all()
-loaded = [name for name in ("llvmlite", "networkx") if name in sys.modules]
-print(run.from_cache, run.loader, loaded, ms)
-"""
-
-
-def test_a_cached_program_needs_neither_llvm_nor_networkx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
-    built()
-    assert library().code.loader  # loaded here before, so its entry isn't in this folder yet
-    warm = "import sys; sys.path[:0] = {path!r}; from graphc.runtime.cpu.library import library; library()"
-    path = [str(Path.cwd()), *sys.path]
-    subprocess.run([sys.executable, "-W", "error", "-c", warm.format(path=path)], check=True)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", IN_A_FRESH_PROCESS.format(path=path)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    from_cache, loader, loaded, ms = done.stdout.split()
-    assert (from_cache, loaded) == ("True", "[]")
-    if by_name("host").x86 and by_name("host").linux:
-        assert loader == "elf"
-    assert float(ms) < 100  # some 10 ms, most of it the digest of the sources
 
 
 def test_a_call_takes_microseconds() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -167,16 +167,9 @@ def test_threads() -> None:
     run = Nodewise(Graph([x], [node]), {})
     given_arrays = [normal(200, 300) for _ in range(4)]
     expected = [run(a)[0] for a in given_arrays]
-    wrong: list[int] = []
 
-    def work(number: int) -> None:
-        for _ in range(10):
-            if run(given_arrays[number])[0].tobytes() != expected[number].tobytes():
-                wrong.append(number)
+    def work(number: int) -> list[bool]:
+        return [run(given_arrays[number])[0].tobytes() == expected[number].tobytes() for _ in range(10)]
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(work, range(4))) == [[True] * 10] * 4
