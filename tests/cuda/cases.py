@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir.expr import SCALAR_OPS, Affine, Axis, Index, Literal, affine, call
+from graphc.ir.expr import SCALAR_OPS, Affine, Axis, Index, affine, call
 from graphc.runtime.loop.ir import (
     Accumulate,
     Alloc,
@@ -23,8 +23,9 @@ from graphc.runtime.loop.ir import (
     Store,
     Var,
 )
-from graphc.types import DType, Scalar, bool_, float32, float64, int32, int64
+from graphc.types import DType, bool_, float32, float64, int32, int64
 from tests.cuda.harness import Case
+from tests.runtime.loop.shorthand import at, number, parallel
 
 FLOATS, INTEGERS, ALL = (float32, float64), (int32, int64), (bool_, int32, int64, float32, float64)
 # What each scalar function takes; the comparisons and select take everything.
@@ -40,21 +41,6 @@ SPECIAL = {
     "i": [0, 1, -1, 2, -2, 3, -3, 5, 7, -7, 10, 31, 100, 2**31 - 1, -(2**31), 12345, -99],
     "b": [False, True],
 }
-
-
-def at(*terms: Axis | tuple[Axis, int] | int) -> Offset:
-    total = Affine()
-    for term in terms:
-        total = total + (term[0] * term[1] if isinstance(term, tuple) else affine(term))
-    return Offset(total)
-
-
-def number(value: Scalar, dtype: DType = float32) -> Literal:
-    return Literal(value, dtype)
-
-
-def parallel(axis: Axis, *body: Any) -> For:
-    return For(axis, "parallel", body)
 
 
 def vector(axis: Axis, width: int, *body: Any) -> For:

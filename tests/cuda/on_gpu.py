@@ -15,9 +15,10 @@ from graphc.runtime.cuda.schedule import schedule
 from graphc.runtime.cuda.source import print_kernel
 from graphc.runtime.loop.ir import Buffer, Kernel, Load, Store
 from graphc.types import float32
-from tests.cuda.cases import at, parallel, scalar_cases, statement_cases
+from tests.cuda.cases import scalar_cases, statement_cases
 from tests.cuda.harness import Case, Suite
 from tests.cuda.nests import samples
+from tests.runtime.loop.shorthand import at, parallel
 
 COPIED = 1 << 26  # elements: 256 MiB read and as much written, beyond the second-level cache
 

@@ -56,6 +56,16 @@ def check(inputs: list[Node], outputs: list[Node], state: dict[int, int] | None 
     return program
 
 
+def drawn_state(inputs: list[Node], outputs: list[Node], data: st.DataObject) -> dict[int, int]:
+    """Some of the outputs, with the input of equal type that each overwrites."""
+    state: dict[int, int] = {}
+    for k, y in enumerate(outputs):
+        fitting = [i for i, x in enumerate(inputs) if x.type == y.type and i not in state.values()]
+        if fitting and data.draw(st.booleans()):
+            state[k] = data.draw(st.sampled_from(fitting))
+    return state
+
+
 def test_an_optimiser_updates_its_state_without_copies() -> None:
     w, v, x, g = new(8, 5), new(8, 5), new(6, 8), new(6, 5)
     grad = linalg.matmul(movement.matrix_transpose(x), g)
@@ -226,9 +236,5 @@ def test_empty_values_need_no_steps() -> None:
 @given(programs(), st.data())
 def test_random_programs_with_state(program: tuple[list[Node], list[Node]], data: Any) -> None:
     inputs, outputs = program
-    state: dict[int, int] = {}
-    for k, y in enumerate(outputs):
-        fitting = [i for i, x in enumerate(inputs) if x.type == y.type and i not in state.values()]
-        if fitting and data.draw(st.booleans()):
-            state[k] = data.draw(st.sampled_from(fitting))
+    state = drawn_state(inputs, outputs, data)
     check(inputs, outputs, state, blas_result=data.draw(st.sampled_from([1, 1 << 20])))

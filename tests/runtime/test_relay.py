@@ -17,6 +17,7 @@ from graphc.passes.fuse import fuse
 from graphc.runtime import relay
 from graphc.runtime.cpu.llvm import print_kernel
 from graphc.runtime.cpu.target import by_name, host
+from graphc.runtime.loop.ir import Kernel
 from graphc.runtime.loop.lower import lower_node
 from graphc.runtime.loop.nest import Nest
 from graphc.runtime.loop.schedule.cpu import cost_cpu, schedule_cpu
@@ -27,6 +28,8 @@ from graphc.runtime.program import KernelCall
 from graphc.types import TensorType, float32
 from tests.runtime.cpu.test_llvm_program import run
 from tests.runtime.loop.reference import evaluate, random_array
+
+AVX512 = by_name("x86-64-v4")
 
 
 def new(*shape: int) -> Node:
@@ -166,37 +169,37 @@ def test_gradients_of_large_layers_have_sound_kernels(part: str, batch: int) -> 
         assert plan(fuse(Graph([x, w, g], [output])), schedule=schedule, cost=model).steps
 
 
+def scheduled(inputs: list[Node], output: Node) -> list[Kernel]:
+    """The kernels that compute one output on a processor with AVX-512, copies included."""
+    cost, schedule = partial(cost_cpu, target=AVX512), partial(schedule_cpu, target=AVX512)
+    program = plan(fuse(Graph(inputs, [output])), schedule=schedule, cost=cost)
+    return [step.kernel for step in program.steps if isinstance(step, KernelCall)]
+
+
 def test_a_strided_convolutions_input_gradient_scatters_nothing() -> None:
     """Every other column of the image belongs to one set of the kernel's columns: tiles are transposed, and written
     by rows that leave out the others."""
-    target = by_name("x86-64-v4")
     x, w = new(8, 64, 28, 28), new(32, 64, 3, 3)
     y = convolution.conv(x, w, stride=2, padding=1)
     g = new(*y.shape)
-    fused = fuse(Graph([x, w, g], [convolution.CONV.vjp[0](g, y, x, w, **y.attrs)]))
-    program = plan(fused, schedule=partial(schedule_cpu, target=target), cost=partial(cost_cpu, target=target))
-    kernels = [print_kernel(step.kernel, target) for step in program.steps if isinstance(step, KernelCall)]
-    assert not any("masked.scatter" in text for text in kernels)
-    assert any("masked.store" in text for text in kernels)
+    found = scheduled([x, w, g], convolution.CONV.vjp[0](g, y, x, w, **y.attrs))
+    texts = [print_kernel(kernel, AVX512) for kernel in found]
+    assert not any("masked.scatter" in text for text in texts)
+    assert any("masked.store" in text for text in texts)
 
 
 def test_what_no_cache_holds_is_not_copied_first() -> None:
     """A stem's cotangent is 26 MB: the kernel turns pieces of it over itself; the image, of 5 MB, gets its rim."""
-    target = by_name("x86-64-v4")
     x, w = new(8, 3, 224, 224), new(64, 3, 7, 7)
     y = convolution.conv(x, w, stride=2, padding=3)
     g = new(*y.shape)
-    fused = fuse(Graph([x, w, g], [convolution.CONV.vjp[1](g, y, x, w, **y.attrs)]))
-    program = plan(fused, schedule=partial(schedule_cpu, target=target), cost=partial(cost_cpu, target=target))
-    copied = [s.kernel.params[0].size for s in program.steps if isinstance(s, KernelCall) and "relay" in s.kernel.name]
-    assert copied == [8 * 3 * 224 * 224]
+    found = scheduled([x, w, g], convolution.CONV.vjp[1](g, y, x, w, **y.attrs))
+    assert [kernel.params[0].size for kernel in found if "relay" in kernel.name] == [8 * 3 * 224 * 224]
 
 
 def test_short_sums_are_not_taken_in_pieces() -> None:
     """A piece of one channel would be 25 steps, after which all running values were stored and loaded again."""
     x, w = new(64, 20, 12, 12), new(50, 20, 5, 5)
-    fused = fuse(Graph([x, w], [convolution.conv(x, w)]))
-    target = by_name("x86-64-v4")
-    program = plan(fused, schedule=partial(schedule_cpu, target=target), cost=partial(cost_cpu, target=target))
-    texts = [kernel_text(step.kernel) for step in program.steps if isinstance(step, KernelCall)]
-    assert any("_acc" in text for text in texts) and not any("_partial" in text for text in texts)
+    texts = [kernel_text(kernel) for kernel in scheduled([x, w], convolution.conv(x, w))]
+    assert any("_acc" in text for text in texts)
+    assert not any("_partial" in text for text in texts)

@@ -23,7 +23,7 @@ from graphc.runtime.program import KernelCall, Program
 from graphc.types import int64
 from tests.passes.test_fuse import programs
 from tests.runtime.loop.reference import random_array
-from tests.runtime.test_plan import check, new
+from tests.runtime.test_plan import check, drawn_state, new
 
 LAYERS, BATCH, WIDTH = 6, 16, 16
 PLANE = BATCH * WIDTH * 4  # bytes of an activation
@@ -198,12 +198,7 @@ def test_what_is_checked_is_computed_once() -> None:
 @given(programs(), st.data())
 def test_random_programs(program: tuple[list[Node], list[Node]], data: Any) -> None:
     inputs, outputs = program
-    state: dict[int, int] = {}
-    for k, y in enumerate(outputs):
-        fitting = [i for i, x in enumerate(inputs) if x.type == y.type and i not in state.values()]
-        if fitting and data.draw(st.booleans()):
-            state[k] = data.draw(st.sampled_from(fitting))
-    check(inputs, outputs, state)
+    check(inputs, outputs, drawn_state(inputs, outputs, data))
 
 
 @pytest.mark.usefixtures("eager_to_repeat")

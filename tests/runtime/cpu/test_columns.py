@@ -22,7 +22,8 @@ from graphc.runtime.loop.text import kernel_text
 from graphc.runtime.loop.verify import verify
 from graphc.types import DType, bool_, float32, float64, int32, int64
 from tests.runtime.cpu.harness import RUNNABLE, expect, run_native
-from tests.runtime.cpu.test_scheduled import arrays_for, given
+from tests.runtime.cpu.test_scheduled import given
+from tests.runtime.loop.reference import arrays_for
 
 DTYPES = [float32, float64, int32, int64]
 

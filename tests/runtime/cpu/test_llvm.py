@@ -34,21 +34,11 @@ from graphc.runtime.loop.ir import (
 )
 from graphc.types import DType, Scalar, bool_, float32, float64, int32, int64
 from tests.runtime.cpu.harness import expect, run_native
+from tests.runtime.loop.shorthand import at, number, parallel
 
 ALL = (bool_, int32, int64, float32, float64)
 ZERO = Offset(Affine())
 EXTENTS = [0, 1, 15, 16, 50]
-
-
-def at(*terms: Axis | tuple[Axis, int] | int) -> Offset:
-    total = Affine()
-    for term in terms:
-        total = total + (term[0] * term[1] if isinstance(term, tuple) else affine(term))
-    return Offset(total)
-
-
-def number(value: Scalar, dtype: DType = float32) -> Literal:
-    return Literal(value, dtype)
 
 
 def vector(axis: Axis, *body: Any, width: int = 16) -> For:
@@ -61,10 +51,6 @@ def serial(axis: Axis, *body: Any) -> For:
 
 def unroll(axis: Axis, *body: Any) -> For:
     return For(axis, "unroll", body)
-
-
-def parallel(axis: Axis, *body: Any) -> For:
-    return For(axis, "parallel", body)
 
 
 def numbers(size: int, dtype: DType = float32, seed: int = 0) -> Any:

@@ -25,7 +25,8 @@ from graphc.runtime.loop.text import kernel_text
 from graphc.runtime.loop.verify import verify
 from graphc.types import float32
 from tests.runtime.cpu.harness import RUNNABLE, run_native
-from tests.runtime.cpu.test_scheduled import arrays_for, conv, given
+from tests.runtime.cpu.test_scheduled import conv, given
+from tests.runtime.loop.reference import arrays_for
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,10 @@ from graphc.runtime.cpu.llvm import print_kernel
 from graphc.runtime.cpu.target import by_name
 from graphc.runtime.loop.interp import run_nest
 from graphc.runtime.loop.lower import lower_node
-from graphc.runtime.loop.nest import Nest
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
 from graphc.types import DType, Shape, TensorType, bool_, float32, float64, int64
 from tests.runtime.cpu.harness import RUNNABLE, run_native
+from tests.runtime.loop.reference import arrays_for
 
 
 def given(index: int, *shape: int, dtype: DType = float32) -> Node:
@@ -77,17 +77,6 @@ CASES: dict[str, Callable[[], Node]] = {
     "take": lambda: make(indexing.TAKE, (given(0, 11, 20), given(1, 6, dtype=int64)), {"axis": 0}),
     "scatter_add": lambda: make(indexing.SCATTER_ADD, (given(0, 6, 20), given(1, 6, dtype=int64)), _ADDED),
 }  # fmt: skip
-
-
-def arrays_for(nest: Nest) -> dict[str, Any]:
-    rng = np.random.default_rng(5)
-    found: dict[str, Any] = {}
-    for buffer in nest.params:
-        if buffer.dtype.kind == "f":
-            found[buffer.name] = rng.standard_normal(buffer.size).astype(buffer.dtype.numpy)
-        else:
-            found[buffer.name] = rng.integers(0, 2, buffer.size).astype(buffer.dtype.numpy)
-    return found
 
 
 @pytest.mark.parametrize("name", CASES)

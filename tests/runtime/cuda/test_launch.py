@@ -12,9 +12,10 @@ from graphc.runtime.cuda.toolchain import compile_cuda
 from graphc.runtime.loop.ir import Buffer, Check, Kernel, Load, Offset, Store
 from graphc.runtime.program import KernelCall, MatmulCall, Place, Program
 from graphc.types import float32, int64
-from tests.cuda.cases import at, number, parallel, statement_cases, vector
+from tests.cuda.cases import statement_cases, vector
 from tests.cuda.devices import DEVICES, device_named, needs_nvrtc
 from tests.cuda.harness import assert_lean
+from tests.runtime.loop.shorthand import at, number, parallel
 
 M, N, K = 6, 5, 4
 

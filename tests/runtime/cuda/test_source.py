@@ -11,7 +11,8 @@ from graphc.runtime.cuda.scalar import literal
 from graphc.runtime.cuda.source import print_kernel
 from graphc.runtime.loop.ir import Accumulate, Alloc, Block, Buffer, For, Kernel, Let, Load, Offset, Store, Var
 from graphc.types import bool_, float32, float64, int32, int64
-from tests.cuda.cases import at, number, parallel, vector
+from tests.cuda.cases import vector
+from tests.runtime.loop.shorthand import at, number, parallel
 
 X, Y = Buffer("x", float32, 100), Buffer("y", float32, 100)
 ROW, COLUMN = Axis("i", 10), Axis("j", 10)

@@ -8,6 +8,7 @@ import numpy as np
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, FUSED, INPUT, ITEM, Node
+from graphc.runtime.loop.nest import Nest
 from graphc.types import DType, float32
 
 
@@ -38,3 +39,15 @@ def random_array(shape: tuple[int, ...], dtype: DType = float32, seed: int = 0, 
     if dtype.kind == "b":
         return rng.random(shape) < 0.5
     return rng.integers(0, high, shape).astype(dtype.numpy)
+
+
+def arrays_for(nest: Nest, seed: int = 5) -> dict[str, Any]:
+    """An array for each param, by name: normally distributed floats, or integers and booleans of 0 and 1."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, Any] = {}
+    for buffer in nest.params:
+        if buffer.dtype.kind == "f":
+            found[buffer.name] = rng.standard_normal(buffer.size).astype(buffer.dtype.numpy)
+        else:
+            found[buffer.name] = rng.integers(0, 2, buffer.size).astype(buffer.dtype.numpy)
+    return found

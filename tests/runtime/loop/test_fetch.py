@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from graphc.runtime.loop.schedule import fetch
 from graphc.runtime.loop.schedule.cpu import schedule_cpu
 from graphc.types import TensorType, float32
 from tests.runtime.cpu.harness import RUNNABLE, run_native
+from tests.runtime.loop.reference import arrays_for
 from tests.runtime.loop.test_schedule import compare
 
 
@@ -84,8 +84,7 @@ def test_convolutions_with_epilogues(target: str) -> None:
 @pytest.mark.parametrize("shape", [(33, 64, 256), (13, 47, 129), (24, 32, 17), (11, 32, 5)])
 def test_machine_code(shape: tuple[int, int, int], target: str) -> None:
     nest = added_to(*shape)
-    rng = np.random.default_rng(1)
-    arrays: dict[str, Any] = {b.name: rng.standard_normal(b.size).astype(np.float32) for b in nest.params}
+    arrays = arrays_for(nest)
     status, got = run_native(schedule_cpu(nest, by_name(target)), arrays, target)
     assert status == run_nest(nest, arrays) == 0
     for name, array in arrays.items():

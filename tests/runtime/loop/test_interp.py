@@ -25,18 +25,12 @@ from graphc.runtime.loop.ir import (
 from graphc.runtime.loop.naive import naive
 from graphc.runtime.loop.nest import Fold, Nest, Stage
 from graphc.types import float32, int64
+from tests.runtime.loop.shorthand import at
 
 P, Q, K = Axis("i", 5), Axis("j", 7), Axis("k", 3)
 X, Y = Buffer("x", float32, 35), Buffer("y", float32, 35)
 ROW = Buffer("s", float32, 5)
 FIRST = Offset(Affine())
-
-
-def at(*terms: tuple[Axis, int]) -> Offset:
-    total = Affine()
-    for axis, coefficient in terms:
-        total = total + affine(axis) * coefficient
-    return Offset(total)
 
 
 def numbers(size: int = 35) -> np.ndarray:

@@ -29,6 +29,7 @@ from graphc.runtime.loop.schedule.split import Split, splittable
 from graphc.runtime.loop.storage import Storage, in_order
 from graphc.runtime.loop.verify import verify
 from graphc.types import DType, Shape, TensorType, bool_, float32, float64, int64
+from tests.runtime.loop.reference import arrays_for
 
 TARGET_NAMES = sorted(TARGETS)
 EXTENTS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 40])
@@ -47,13 +48,7 @@ def check(nest: Nest, target: Target, rtol: float = 1e-4) -> Kernel:
 
 def compare(nest: Nest, kernel: Kernel, rtol: float = 1e-4) -> None:
     verify(kernel)
-    rng = np.random.default_rng(len(nest.params))
-    wanted: dict[str, Any] = {}
-    for buffer in nest.params:
-        if buffer.dtype.kind == "f":
-            wanted[buffer.name] = rng.standard_normal(buffer.size).astype(buffer.dtype.numpy)
-        else:
-            wanted[buffer.name] = rng.integers(0, 2, buffer.size).astype(buffer.dtype.numpy)
+    wanted = arrays_for(nest, len(nest.params))
     got = {name: array.copy() for name, array in wanted.items()}
     assert run(kernel, got) == run_nest(nest, wanted)
     for name, array in wanted.items():
