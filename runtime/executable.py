@@ -22,7 +22,7 @@ from graphc.frozen import dataclass
 from graphc.runtime.blocks import KEEP, LENT, Block, Lender
 from graphc.runtime.cache import DiskCache, content_key, disk_cache, source_digest
 from graphc.runtime.cpu import gate, jit
-from graphc.runtime.cpu.gate import INPUT, OUTPUT, STATE
+from graphc.runtime.cpu.arguments import INPUT, OUTPUT, STATE
 from graphc.runtime.cpu.library import begin_shortcut, library, load
 from graphc.runtime.cpu.target import Target, host
 from graphc.types import DType, Shape, TensorType, dtype_of

@@ -23,7 +23,7 @@ from graphc.primitive import Fact
 from graphc.records import thread
 
 from .arrays import namespace
-from .cpu import gate
+from .cpu import arguments
 from .executable import Argument, checked_arguments, refuse_shared
 
 Array = npt.NDArray[Any]
@@ -50,7 +50,7 @@ class Nodewise:
     def __init__(self, graph: Graph, state: Mapping[int, int]) -> None:
         written = set(state.values())
         self._arguments = [
-            Argument(node.dtype, node.shape, gate.STATE if i in written else gate.INPUT)
+            Argument(node.dtype, node.shape, arguments.STATE if i in written else arguments.INPUT)
             for i, node in enumerate(graph.inputs)
         ]
         self._state = dict(state)

@@ -21,7 +21,7 @@ from graphc.tensor import Tensor
 from graphc.tree import Structure
 
 from . import guardrows
-from .cpu import gate
+from .cpu.arguments import INPUT, STATE, described
 from .cpu.library import library, shortcut_address
 from .cpu.shortcut import layout as at
 from .executable import Executable
@@ -103,7 +103,7 @@ class Shortcut:
         self.cells[at.STACK] = self._table([(0,)] * len(steps))
         self.cells[at.NAMES], self.cells[at.OWNER] = _address(_names().cells), id(self)
         self.cells[at.LONG] = interface.long
-        self.cells[at.WRITES] = any(a.role == gate.STATE for a in interface.arguments)
+        self.cells[at.WRITES] = any(a.role == STATE for a in interface.arguments)
         self.cells[at.FAIL] = self._hold(run.fail)
         self.cells[at.TOUCH] = self._hold(made.announce_and_touch) if told.writes else 0
         self.cells[at.ARENA], self.cells[at.CONSTANTS], self.cells[at.ENTRY] = run.reserve(self.cells[at.BUSY :])
@@ -120,12 +120,12 @@ class Shortcut:
 
     def _array(self, dtype: np.dtype[Any], shape: tuple[int, ...], role: int) -> int:
         """The address of an array's description."""
-        flags = gate.C_CONTIGUOUS | gate.ALIGNED | (gate.WRITEABLE if role != gate.INPUT else 0)
-        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        return self._table([(id(np.ndarray), self._hold(dtype), len(shape), flags, size, role, 0, *shape)])
+        cells = described(dtype, shape, role)
+        self._held += dtype, cells
+        return _address(cells)
 
     def _describe(self, array: npt.NDArray[Any]) -> int:
-        return self._array(array.dtype, array.shape, gate.INPUT)
+        return self._array(array.dtype, array.shape, INPUT)
 
     def _leaf(self, leaf: Any, position: int, sources: Sequence[Source]) -> tuple[int, ...]:
         described = [

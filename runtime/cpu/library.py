@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from graphc.frozen import dataclass
 from graphc.runtime.background import Task
 from graphc.runtime.cache import content_key, disk_cache, source_digest
-from graphc.runtime.cpu import blas, elf, gate, gemm, jit, pool, shortcut, threads
+from graphc.runtime.cpu import arguments, blas, elf, gate, gemm, jit, pool, shortcut, threads
 from graphc.runtime.cpu.bundle import objects
 from graphc.runtime.cpu.target import Target, host
 
@@ -74,7 +74,7 @@ def load(data: bytes, symbols: Mapping[str, int]) -> Loaded:
 
 def library_text(target: Target, found: blas.Blas | None) -> str:
     """The module: LLVM IR of pool, products and gate."""
-    return "\n".join([pool.pool_text(target), gemm.gemm_text(found, target), gate.GATE_TEXT])
+    return "\n".join([pool.pool_text(target), gemm.gemm_text(found, target), gate.gate_text()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _python(names: Sequence[str]) -> dict[str, int]:
 def _load_library() -> Library:
     found = blas.find_blas()
     needed = dict(found.symbols) if found is not None else {}
-    code = load(_library_module(found).code(), needed | _python(gate.PYTHON_NAMES))
+    code = load(_library_module(found).code(), needed | _python(arguments.PYTHON_NAMES))
     threads.attach(code.address, host())
     if hasattr(os, "register_at_fork"):
         hold, free, reset = (

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from graphc.errors import CompileError
 from graphc.runtime import executable
 from graphc.runtime.cache import DiskCache
-from graphc.runtime.cpu import gate, jit
+from graphc.runtime.cpu import jit
+from graphc.runtime.cpu.arguments import INPUT, OUTPUT, STATE
 from graphc.runtime.cpu.library import library
 from graphc.runtime.cpu.target import by_name
 from graphc.runtime.executable import Argument, Interface, build
@@ -85,7 +86,7 @@ def test_a_program_that_doesn_t_fit_its_types_is_refused() -> None:
 
 def test_roles_follow_from_the_state() -> None:
     interface = Interface.of(program(SHAPE, 1), [F] * 3, [F, F], {1: 0})
-    assert [a.role for a in interface.arguments] == [gate.STATE, gate.INPUT, gate.INPUT, gate.OUTPUT]
+    assert [a.role for a in interface.arguments] == [STATE, INPUT, INPUT, OUTPUT]
     assert interface.results == (3, 0)
     assert interface.takes == 3
 
@@ -94,7 +95,7 @@ arguments = st.builds(
     Argument,
     dtype=st.sampled_from(DTYPES),
     shape=st.lists(st.integers(0, 2**40), max_size=5).map(tuple),
-    role=st.sampled_from([gate.INPUT, gate.STATE, gate.OUTPUT]),
+    role=st.sampled_from([INPUT, STATE, OUTPUT]),
 )
 interfaces = st.builds(
     Interface,

@@ -7,20 +7,21 @@ allocates the outputs, runs the program's entry, writes gradients, and builds th
 nothing has been changed yet; if none fits, head[1], the object MISS, is returned, and Python goes the long way.
 
 runtime/shortcut.py writes the records; the layout below is all that the two share. Everything read from objects is
-read by CPython's public functions, but for the fields that gate.py reads (and has verified): ob_type, a tuple's items,
-an array's data, shape, dtype and flags.
+read by CPython's public functions, but for the fields that the gate reads, too (and has verified): ob_type, a tuple's
+items, an array's data, shape, dtype and flags.
 
-The text is LLVM IR with two shorthands, for one cell of 8 bytes of a table and for a field of a C structure:
-    %x = cell ptr %record[3]        cell %record[3] = ptr %x        %x = field i32 %array+24
+The text is LLVM IR with the shorthand of cells.py.
 """
 
 from __future__ import annotations
 
 import ctypes
-import re
-from itertools import count
 
 from numpy._core import _multiarray_umath as multiarray  # type: ignore[attr-defined]
+
+from graphc.runtime.cpu import arguments
+from graphc.runtime.cpu.arguments import ARRAYS
+from graphc.runtime.cpu.cells import expanded
 
 from . import layout
 from .calls import CALLS
@@ -30,10 +31,11 @@ from .results import RESULTS
 
 # The functions that the text calls, of CPython and of NumPy.
 PYTHON_NAMES = (
-    "PyDict_Next", "PyDict_Size", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread",
-    "PyFloat_AsDouble", "PyDict_GetItemWithError", "PyList_New", "PyList_SetItem", "PyLong_FromLongLong",
-    "PyObject_CallNoArgs", "PyObject_CallOneArg", "PyObject_GetAttr", "PyObject_RichCompareBool", "PyObject_SetAttr",
-    "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyType_GenericAlloc", "Py_DecRef", "Py_IncRef",
+    *arguments.PYTHON_NAMES,
+    "PyDict_Next", "PyDict_Size", "PyErr_Clear", "PyErr_Occurred", "PyFloat_AsDouble", "PyDict_GetItemWithError",
+    "PyList_New", "PyList_SetItem", "PyLong_FromLongLong", "PyObject_CallNoArgs", "PyObject_CallOneArg",
+    "PyObject_GetAttr", "PyObject_RichCompareBool", "PyObject_SetAttr", "PyTuple_GetItem", "PyTuple_New",
+    "PyTuple_SetItem", "PyType_GenericAlloc", "Py_DecRef", "Py_IncRef",
 )  # fmt: skip
 NUMPY_NAMES = {"PyArray_Empty": 184}  # their places in NumPy's table of C functions
 
@@ -42,8 +44,6 @@ declare i32 @PyDict_Next(ptr, ptr, ptr, ptr)
 declare i64 @PyDict_Size(ptr)
 declare void @PyErr_Clear()
 declare ptr @PyErr_Occurred()
-declare void @PyEval_RestoreThread(ptr)
-declare ptr @PyEval_SaveThread()
 declare double @PyFloat_AsDouble(ptr)
 declare ptr @PyDict_GetItemWithError(ptr, ptr)
 declare ptr @PyList_New(i64)
@@ -62,28 +62,14 @@ declare void @Py_DecRef(ptr)
 declare void @Py_IncRef(ptr)
 declare ptr @PyArray_Empty(i32, ptr, ptr, i32)
 declare i32 @memcmp(ptr, ptr, i64)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 """
-
-_NAME = re.compile(r"(?<![%@\w.])[A-Z][A-Z0-9_]*\b")  # a number of the layout
-_CELL = re.compile(r"^  (%\w+) = cell (\w+) (%\w+)\[([%\w]+)\]", re.M)
-_PUT = re.compile(r"^  cell (%\w+)\[([%\w]+)\] = (\w+) (.+)$", re.M)
-_FIELD = re.compile(r"^  (%\w+) = field (\w+) (%\w+)\+(\d+)", re.M)
 
 
 def shortcut_text() -> str:
     """The module's text: it defines graphc_shortcut, and needs PYTHON_NAMES and NUMPY_NAMES."""
-    text = _DECLARATIONS + CHECKS + GATHERING + RESULTS + CALLS
-    text = _NAME.sub(lambda m: str(getattr(layout, m[0], m[0])), text)
-    text = _CELL.sub(r"  \1.at = getelementptr i64, ptr \3, i64 \4\n  \1 = load \2, ptr \1.at", text)
-    text = _FIELD.sub(r"  \1.at = getelementptr i8, ptr \3, i64 \4\n  \1 = load \2, ptr \1.at", text)
-    numbers = count()
-    return _PUT.sub(
-        lambda m: (
-            f"  %put.{(n := next(numbers))} = getelementptr i64, ptr {m[1]}, i64 {m[2]}\n"
-            f"  store {m[3]} {m[4]}, ptr %put.{n}"
-        ),
-        text,
-    )
+    text = _DECLARATIONS + ARRAYS + CHECKS + GATHERING + RESULTS + CALLS
+    return expanded(text, {**vars(arguments), **vars(layout)})
 
 
 def numpy_symbols() -> dict[str, int]:

@@ -36,30 +36,19 @@ missed:
 run:                                              ; nothing can be refused from here on
   %touch_with = cell ptr %record[TOUCH]
   %untouched = icmp eq ptr %touch_with, null
-  br i1 %untouched, label %start, label %touching
+  br i1 %untouched, label %enter, label %touching
 touching:
   %touched = call ptr @PyObject_CallOneArg(ptr %touch_with, ptr %leaves)
   call void @Py_DecRef(ptr %touched)
   %touch_failed = icmp eq ptr %touched, null
-  br i1 %touch_failed, label %finish, label %start
-start:
+  br i1 %touch_failed, label %finish, label %enter
+enter:
   %table = cell ptr %record[TABLE]
   %arena = cell ptr %record[ARENA]
   %constants = cell ptr %record[CONSTANTS]
   %function = cell ptr %record[ENTRY]
   %long = cell i64 %record[LONG]
-  %is_long = icmp ne i64 %long, 0
-  br i1 %is_long, label %unlock, label %enter
-enter:                                            ; so short that others would not gain by the lock
-  %status_short = call i64 %function(ptr %table, ptr %arena, ptr %constants)
-  br label %ran
-unlock:
-  %thread = call ptr @PyEval_SaveThread()
-  %status_long = call i64 %function(ptr %table, ptr %arena, ptr %constants)
-  call void @PyEval_RestoreThread(ptr %thread)
-  br label %ran
-ran:
-  %status = phi i64 [ %status_short, %enter ], [ %status_long, %unlock ]
+  %status = call i64 @graphc_enter(ptr %function, ptr %table, ptr %arena, ptr %constants, i64 %long)
   %fine = icmp eq i64 %status, 0
   br i1 %fine, label %gradients, label %fail
 fail:

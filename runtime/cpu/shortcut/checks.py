@@ -1,47 +1,6 @@
 """LLVM IR text of the shortcut's checks: do the arguments fit, do the guards hold? They change nothing."""
 
 CHECKS = """
-; Whether an object is an array as described.
-define internal i1 @graphc_fits(ptr %array, ptr %want) nounwind {
-entry:
-  %want_type = cell ptr %want[ARRAY_TYPE]
-  %type = field ptr %array+8
-  %exact = icmp eq ptr %type, %want_type
-  br i1 %exact, label %fields, label %no
-fields:
-  %ndim32 = field i32 %array+24
-  %ndim = sext i32 %ndim32 to i64
-  %shape = field ptr %array+32
-  %dtype = field ptr %array+56
-  %flags32 = field i32 %array+64
-  %flags = zext i32 %flags32 to i64
-  %want_dtype = cell ptr %want[ARRAY_DTYPE]
-  %want_ndim = cell i64 %want[ARRAY_NDIM]
-  %want_flags = cell i64 %want[ARRAY_FLAGS]
-  %same_dtype = icmp eq ptr %dtype, %want_dtype
-  %same_ndim = icmp eq i64 %ndim, %want_ndim
-  %has = and i64 %flags, %want_flags
-  %same_flags = icmp eq i64 %has, %want_flags
-  %same_kind = and i1 %same_dtype, %same_ndim
-  %same = and i1 %same_kind, %same_flags
-  %want_shape = getelementptr i64, ptr %want, i64 ARRAY_SHAPE
-  br i1 %same, label %axes, label %no
-axes:
-  %axis = phi i64 [ 0, %fields ], [ %next, %extent ]
-  %left = icmp slt i64 %axis, %ndim
-  br i1 %left, label %extent, label %yes
-extent:
-  %have = cell i64 %shape[%axis]
-  %wanted = cell i64 %want_shape[%axis]
-  %next = add i64 %axis, 1
-  %equal = icmp eq i64 %have, %wanted
-  br i1 %equal, label %axes, label %no
-yes:
-  ret i1 true
-no:
-  ret i1 false
-}
-
 ; A new reference to an attribute; null, and no error, if there is none.
 define internal ptr @graphc_attribute(ptr %object, ptr %name) nounwind {
   %found = call ptr @PyObject_GetAttr(ptr %object, ptr %name)

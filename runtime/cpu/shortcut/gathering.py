@@ -124,12 +124,7 @@ check:
   %fits = call i1 @graphc_fits(ptr %array, ptr %want)
   br i1 %fits, label %take, label %no
 take:
-  %data = field i64 %array+16
-  %before = cell i64 %table[%i]
-  %moved = icmp ne i64 %before, %data
-  %moved64 = zext i1 %moved to i64
-  cell %want[ARRAY_MOVED] = i64 %moved64
-  cell %table[%i] = i64 %data
+  %moved = call i64 @graphc_address(ptr %array, ptr %want, ptr %table, i64 %i)
   br label %done
 done:
   %i_next = add i64 %i, 1
@@ -143,69 +138,15 @@ no:
   ret i1 false
 }
 
-; Whether arrays that are written share no memory with others. Only what moved is compared; outputs are fresh memory.
+; Whether arrays that are written share no memory with others.
 define internal i1 @graphc_apart(ptr %record) nounwind {
-entry:
   %count = cell i64 %record[ARGUMENTS]
   %rows = cell ptr %record[SOURCE_ROWS]
   %table = cell ptr %record[TABLE]
-  br label %next
-next:
-  %p = phi i64 [ 0, %entry ], [ %p_next, %next_p ]
-  %more = icmp slt i64 %p, %count
-  br i1 %more, label %look, label %yes
-look:
-  %p_next = add i64 %p, 1
-  %p_at = mul i64 %p, SOURCE_ROW
-  %p_row = getelementptr i64, ptr %rows, i64 %p_at
-  %p_want = cell ptr %p_row[4]
-  %p_number = icmp eq ptr %p_want, null
-  br i1 %p_number, label %next_p, label %consider
-consider:
-  %p_moved = cell i64 %p_want[ARRAY_MOVED]
-  %p_role = cell i64 %p_want[ARRAY_ROLE]
-  %p_stays = icmp eq i64 %p_moved, 0
-  %p_output = icmp eq i64 %p_role, 2
-  %skip = or i1 %p_stays, %p_output
-  br i1 %skip, label %next_p, label %compare
-compare:
-  %p_from = cell i64 %table[%p]
-  %p_size = cell i64 %p_want[ARRAY_SIZE]
-  %p_to = add i64 %p_from, %p_size
-  br label %others
-next_p:
-  br label %next
-others:
-  %q = phi i64 [ 0, %compare ], [ %q_next, %next_q ]
-  %q_more = icmp slt i64 %q, %count
-  br i1 %q_more, label %pair, label %next_p
-pair:
-  %q_next = add i64 %q, 1
-  %q_at = mul i64 %q, SOURCE_ROW
-  %q_row = getelementptr i64, ptr %rows, i64 %q_at
-  %q_want = cell ptr %q_row[4]
-  %q_number = icmp eq ptr %q_want, null
-  %same = icmp eq i64 %p, %q
-  %no_pair = or i1 %q_number, %same
-  br i1 %no_pair, label %next_q, label %ranges
-ranges:
-  %q_role = cell i64 %q_want[ARRAY_ROLE]
-  %q_from = cell i64 %table[%q]
-  %q_size = cell i64 %q_want[ARRAY_SIZE]
-  %q_to = add i64 %q_from, %q_size
-  %either = or i64 %p_role, %q_role
-  %written = icmp ne i64 %either, 0
-  %p_before = icmp ult i64 %p_from, %q_to
-  %q_before = icmp ult i64 %q_from, %p_to
-  %meet = and i1 %p_before, %q_before
-  %shared = and i1 %meet, %written
-  br i1 %shared, label %no, label %next_q
-next_q:
-  br label %others
-yes:
-  ret i1 true
-no:
-  ret i1 false
+  %wants = getelementptr i64, ptr %rows, i64 4
+  %shared = call i64 @graphc_shared(i64 %count, ptr %wants, i64 SOURCE_ROW, ptr %table)
+  %none = icmp slt i64 %shared, 0
+  ret i1 %none
 }
 
 define internal void @graphc_let_go(ptr %record) nounwind {
@@ -229,19 +170,10 @@ out:
 
 ; Addresses that were never compared must not pass for known ones in the next call.
 define internal void @graphc_forget(ptr %record) nounwind {
-entry:
   %count = cell i64 %record[ARGUMENTS]
   %table = cell ptr %record[TABLE]
-  br label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %i_next, %drop ]
-  %more = icmp slt i64 %i, %count
-  br i1 %more, label %drop, label %out
-drop:
-  cell %table[%i] = i64 0
-  %i_next = add i64 %i, 1
-  br label %next
-out:
+  %bytes = mul i64 %count, 8
+  call void @llvm.memset.p0.i64(ptr %table, i8 0, i64 %bytes, i1 false)
   ret void
 }
 """

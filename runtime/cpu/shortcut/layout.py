@@ -1,5 +1,5 @@
 """How the shortcut's tables are laid out: cells of 8 bytes, read by the text beside this file, written by
-runtime/shortcut.py."""
+runtime/shortcut.py. Arrays are described as in ../arguments.py."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ GUARD_ROW = 6
     SOURCE_NUMBER_AT, SOURCE_GRAD, SOURCE_FRESH, SOURCE_LENT,
 ) = range(10)  # fmt: skip
 SOURCE_ROW = 5
-# An array: type, dtype, dimensions, flags, bytes, role, whether it lies elsewhere than in the call before, shape...
-(ARRAY_TYPE, ARRAY_DTYPE, ARRAY_NDIM, ARRAY_FLAGS, ARRAY_SIZE, ARRAY_ROLE, ARRAY_MOVED, ARRAY_SHAPE) = range(8)
 # A gradient to set: 1 if of a leaf, its owner (or the leaf's number), number of the argument, or -1 for None.
 GRAD_ROW = 3
 # A leaf of the result: kind, number of an argument, an object, number of a leaf.

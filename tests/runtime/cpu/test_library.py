@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from graphc.runtime import shortcut as records
-from graphc.runtime.cpu import gate, gemm, pool, shortcut
+from graphc.runtime.cpu import arguments, gate, gemm, pool, shortcut
 from graphc.runtime.cpu.library import library_text
 from graphc.runtime.cpu.shortcut import layout
 from graphc.runtime.cpu.target import host
@@ -91,15 +91,15 @@ def test_a_cached_library_needs_no_thread(tmp_path: Path) -> None:
 
 def test_texts_hold_no_shorthand_and_define_what_is_asked_for() -> None:
     text = shortcut.shortcut_text()
-    code = re.sub(r";.*", "", text)
-    names = [name for name in vars(layout) if name.isupper()]
+    code = re.sub(r";.*", "", text + gate.gate_text())
+    names = [name for name in (*vars(arguments), *vars(layout), *vars(gate)) if name.isupper()]
     assert not re.findall(rf"(?<![%@\w.])(?:{'|'.join(names)})\b", code)
     assert " = cell " not in code
     assert " = field " not in code
     assert "define ptr @graphc_shortcut(" in text
     assert all(f"@{name}(" in text for name in (*shortcut.PYTHON_NAMES, *shortcut.NUMPY_NAMES))
     own = library_text(host(), None)
-    for part in (pool.pool_text(host()), gemm.gemm_text(None, host()), gate.GATE_TEXT):
+    for part in (pool.pool_text(host()), gemm.gemm_text(None, host()), gate.gate_text()):
         assert part in own
     assert "@graphc_shortcut" not in own
 
