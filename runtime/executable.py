@@ -25,6 +25,7 @@ from graphc.runtime.cpu import gate, jit
 from graphc.runtime.cpu.arguments import INPUT, OUTPUT, STATE
 from graphc.runtime.cpu.library import begin_shortcut, library, load
 from graphc.runtime.cpu.target import Target, host
+from graphc.runtime.memory import ALIGNMENT
 from graphc.types import DType, Shape, TensorType, dtype_of
 
 if TYPE_CHECKING:  # a call whose machine code is in the cache needs no loop IR
@@ -33,7 +34,6 @@ if TYPE_CHECKING:  # a call whose machine code is in the cache needs no loop IR
 Array = npt.NDArray[Any]
 
 ENTRY = "graphc_entry"  # i64 (ptr table, ptr arena, ptr constants)
-ALIGNMENT = 64  # of the arena and of each constant
 # Points of work from which on others may have the interpreter lock meanwhile. For less it is kept: who waits for it is
 # woken when it is dropped, comes some 50 us later, finds it taken again and waits on, but no longer asks for it, as
 # those do who were let wait for the whole switch interval. A loop of short calls so starved every other thread.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from graphc.frozen import dataclass
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+ALIGNMENT = 64  # bytes, of the arena, what lies in it, and constants: a cache line, and the widest vector
 MANY = 600  # values: beyond, the quadratic order would take a tenth of a second
 
 

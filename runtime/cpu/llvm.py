@@ -22,7 +22,9 @@ from math import ceil, gcd, prod
 from graphc.errors import CompileError
 from graphc.frozen import dataclass
 from graphc.ir.expr import Axis
+from graphc.runtime.executable import ENTRY
 from graphc.runtime.loop.ir import Block, Check, For, If, Kernel, Store
+from graphc.runtime.memory import ALIGNMENT
 from graphc.runtime.program import KernelCall, MatmulCall, Place, Program, Step
 from graphc.types import int64
 
@@ -30,13 +32,12 @@ from .access import cycles, written
 from .blas import GEMM_DECLARATIONS
 from .emitter import Emitter, Module, Value, literal
 from .expressions import Binding, Location, bind_row_major
-from .memory import ALIGNMENT, Memory
+from .memory import Memory
 from .statements import Statements
 from .target import Target
 from .threads import PARALLEL_DECLARATION
 
 RANGE_CYCLES = 10_000  # least work of a range of a parallel loop: some 2.5 microseconds
-ENTRY = "graphc_entry"
 MODULE_LINES = 400  # of text: some 10 ms of LLVM's time, and few enough objects to load quickly
 
 

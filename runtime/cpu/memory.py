@@ -19,7 +19,6 @@ from .emitter import Emitter, Value, lane_mask, lane_numbers, literal, type_of
 from .target import APART
 
 MOST_PARTS = 3  # plain stores that take less time than one with a mask
-ALIGNMENT = 64  # of what is allocated here, and of buffers in the arena
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,14 @@ from graphc.runtime.loop.ir import (
     Prefetch,
     Store,
 )
+from graphc.runtime.memory import ALIGNMENT
 from graphc.types import int64
 
 from . import memory, scalars
 from .access import Slot, accesses, folds, slots, written
 from .emitter import Emitter, Value, lane_mask, literal, type_of
 from .expressions import Binding, Expressions, Location
-from .memory import ALIGNMENT, Address, Lanes, Memory
+from .memory import Address, Lanes, Memory
 from .registers import Registers
 from .transpose import apart, copy_square, turned
 

@@ -58,14 +58,6 @@ def transpose(e: Emitter, rows: list[Value]) -> list[Value]:
         for i in range(count):
             if not i & distance:
                 a, b = rows[i], rows[i + distance]
-                rows[i], rows[i + distance] = (_blend(e, a, b, lanes) for lanes in picked)
+                rows[i], rows[i + distance] = (e.merge(a, b, lanes) for lanes in picked)
         distance //= 2
     return rows
-
-
-def _blend(e: Emitter, a: Value, b: Value, lanes: list[int]) -> Value:
-    """Lanes of two vectors, numbered one behind the other."""
-    mask = ", ".join(f"i32 {lane}" for lane in lanes)
-    text = f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{len(lanes)} x i32> <{mask}>"
-    level = max(a.level, b.level)
-    return Value(e.pure(text, level), a.dtype, len(lanes), level)

@@ -20,6 +20,7 @@ from graphc.runtime.cpu.arguments import INPUT, OUTPUT, STATE
 from graphc.runtime.cpu.library import library
 from graphc.runtime.cpu.target import by_name
 from graphc.runtime.executable import Argument, Interface, build
+from graphc.runtime.memory import ALIGNMENT
 from graphc.runtime.program import Program
 from graphc.types import DTYPES, bool_, float32, float64
 from tests.runtime.executables import SHAPE, F, adding, built, expect, make, operands, program
@@ -119,7 +120,7 @@ def test_an_interface_survives_json(interface: Interface, code: bytes) -> None:
 def test_constants_are_aligned() -> None:
     held = executable._Constants([(bool_, b"\1"), (float64, bytes(72)), (float32, b"abcd")])
     table = (ctypes.c_uint64 * 3).from_address(held.address)
-    assert all(address % executable.ALIGNMENT == 0 for address in table)
+    assert all(address % ALIGNMENT == 0 for address in table)
     assert [ctypes.string_at(a, 1) for a in table] == [b"\1", b"\0", b"a"]
 
 

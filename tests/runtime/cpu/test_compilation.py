@@ -14,8 +14,9 @@ from graphc.ir.expr import Axis, affine, call
 from graphc.runtime.cpu import jit
 from graphc.runtime.cpu.bundle import bundle, objects
 from graphc.runtime.cpu.library import load
-from graphc.runtime.cpu.llvm import ENTRY, ProgramPrinter, print_program
+from graphc.runtime.cpu.llvm import ProgramPrinter, print_program
 from graphc.runtime.cpu.target import host
+from graphc.runtime.executable import ENTRY
 from graphc.runtime.loop.ir import Buffer, For, Kernel, Load, Offset, Store
 from graphc.runtime.program import KernelCall, Place, Program
 from graphc.types import float32

@@ -12,8 +12,9 @@ from graphc.errors import CompileError
 from graphc.ir.expr import Axis, Index, Literal, affine, call
 from graphc.runtime.cpu import jit
 from graphc.runtime.cpu.elf import Code
-from graphc.runtime.cpu.llvm import ENTRY, print_program
+from graphc.runtime.cpu.llvm import print_program
 from graphc.runtime.cpu.target import by_name
+from graphc.runtime.executable import ENTRY
 from graphc.runtime.loop.ir import Buffer, Check, For, Kernel, Load, Offset, Store
 from graphc.runtime.program import KernelCall, MatmulCall, Place, Program
 from graphc.types import DType, float32, float64
