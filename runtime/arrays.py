@@ -1,4 +1,4 @@
-"""NumPy's functions, but products of matrices run on graphc's own threads.
+"""NumPy's functions, but products of matrices run on graphc's own threads, and large results lie in a heap.
 
 NumPy's library waits for all of its threads at each product: where other work has a core, such as a compilation in the
 background, a product of a fraction of a millisecond was seen to take 8. Ours (runtime/cpu/gemm.py) waits for nobody.
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .cpu.library import library
+from .heap import Heap
 
 Array = npt.NDArray[Any]
 
@@ -57,8 +58,8 @@ def _step(x: Array, batch: Sequence[int]) -> int | None:
     return step // x.itemsize if step >= 0 and step % x.itemsize == 0 else None
 
 
-def matmul(a: Array, b: Array) -> Any:
-    """numpy.matmul of arrays of at least two dimensions each."""
+def matmul(a: Array, b: Array, empty: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty) -> Any:
+    """numpy.matmul of arrays of at least two dimensions each. empty: makes the array for a large result."""
     kind = a.dtype.char
     m, k, n = *a.shape[-2:], b.shape[-1]
     if kind not in _KINDS or b.dtype.char != kind:
@@ -76,7 +77,7 @@ def matmul(a: Array, b: Array) -> Any:
             return np.matmul(a, b)
         operands.append((x, *stored, step))
     (a, turned_a, row_a, step_a), (b, turned_b, row_b, step_b) = operands
-    c = np.empty((*batch, m, n), a.dtype)
+    c = empty((*batch, m, n), a.dtype)
     _product(kind)(
         turned_a, turned_b, m, n, k, a.ctypes.data, row_a, b.ctypes.data, row_b, 0.0, c.ctypes.data, n,
         math.prod(batch), step_a, step_b, m * n,
@@ -84,13 +85,24 @@ def matmul(a: Array, b: Array) -> Any:
     return c
 
 
-class _Namespace:
-    """The module numpy, but for what is defined here."""
+class Namespace:
+    """The module numpy, but for what is defined here, which takes memory from a heap."""
 
-    matmul = staticmethod(matmul)
+    def __init__(self, heap: Heap) -> None:
+        self._heap = heap
+
+    def matmul(self, a: Array, b: Array) -> Any:
+        return matmul(a, b, self._heap.empty)
+
+    def full(self, shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Array:
+        made = self._heap.empty(shape, dtype)
+        made.fill(value)
+        return made
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        return self.full(shape, 0, dtype)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-
-namespace = _Namespace()
+        found = getattr(np, name)
+        setattr(self, name, found)  # the next time it is found at once
+        return found

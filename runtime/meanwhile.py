@@ -39,6 +39,7 @@ from graphc.primitive import Fact
 
 from .backend import Backend, Order, Run
 from .background import Task, busy
+from .heap import Heap
 from .nodewise import Nodewise
 from .timing import Times, timed
 
@@ -61,10 +62,12 @@ class Meanwhile:
 
     def __init__(self, order: Order, seconds: Times) -> None:
         pipeline = importlib.import_module("graphc.passes.pipeline")
+        heap = Heap()
+        heap.prepare()
         with timed(seconds, "passes that numbers need"), paused():
             stages = tuple(stage for stage in pipeline.OPTIMISE if stage.name in _NEEDED)
             settled = pipeline.run(order.graph, stages, check=False)[-1].graph
-            self._nodewise: Nodewise | None = Nodewise(settled, order.state)
+            self._nodewise: Nodewise | None = Nodewise(settled, order.state, heap)
         self._order = order
         self._seconds = seconds
         self._task: Task[Run] = Task(self._compiled)

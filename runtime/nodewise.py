@@ -4,8 +4,9 @@ Slower than a program by several times, but ready at once: a program takes tenth
 compiled, the nodes of a training step take hundredths to be computed. It is called as an Executable is, refuses what
 that refuses, and leaves the same state behind; results differ by rounding.
 
-What keeps it quick: elementwise results are written over operands that nobody reads again (fresh memory costs more
-than the arithmetic does), and products of matrices run on graphc's own threads (see arrays.py).
+What keeps it quick: elementwise results are written over operands that nobody reads again, other large ones into memory
+that was used before (see heap.py; fresh memory costs more than the arithmetic does), and products of matrices run on
+graphc's own threads (see arrays.py).
 """
 
 from __future__ import annotations
@@ -21,23 +22,27 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, INPUT, Node
 from graphc.primitive import Fact
 from graphc.records import thread
+from graphc.types import Shape
 
-from .arrays import namespace
+from .arrays import Namespace
 from .cpu import arguments
 from .executable import Argument, checked_arguments, refuse_shared
+from .heap import LEAST, Heap
 
 Array = npt.NDArray[Any]
 
 
 class _Step(NamedTuple):
     """One node. operands, result: slots of values. over: the slot of a dying operand that the result may be written
-    over, -1 for none. dead: slots that nobody reads after this."""
+    over, -1 for none. new: shape and dtype of a result that is written into the heap, else None. dead: slots that
+    nobody reads after this."""
 
     function: Callable[..., Any]
     operands: tuple[int, ...]
     attrs: Mapping[str, Any]
     result: int
     over: int
+    new: tuple[Shape, np.dtype[Any]] | None
     dead: tuple[int, ...]
 
 
@@ -47,7 +52,8 @@ class Nodewise:
     state: output number -> number of the input that it overwrites. Any number of threads may call it at once.
     """
 
-    def __init__(self, graph: Graph, state: Mapping[int, int]) -> None:
+    def __init__(self, graph: Graph, state: Mapping[int, int], heap: Heap | None = None) -> None:
+        """heap: for its intermediate results."""
         written = set(state.values())
         self._arguments = [
             Argument(node.dtype, node.shape, arguments.STATE if i in written else arguments.INPUT)
@@ -59,7 +65,9 @@ class Nodewise:
             slots.setdefault(node, len(slots))
         self._slots = len(slots)
         self._constants = [(slots[n], n.attrs["value"].array) for n in graph.nodes if n.op is CONSTANT]
-        self._steps = _steps(graph, slots)
+        self._heap = heap or Heap()
+        given_out = {n for i, n in enumerate(graph.outputs) if i not in state}  # must have memory of their own
+        self._steps = _steps(graph, slots, given_out, Namespace(self._heap))
         self._outputs = [slots[n] for n in graph.outputs]
 
     def __call__(self, *arrays: Any) -> list[Array]:
@@ -69,11 +77,12 @@ class Nodewise:
         values: list[Any] = [*given, *[None] * (self._slots - len(given))]
         for slot, array in self._constants:
             values[slot] = array
-        thread.modes.quiet.copy().run(_run, self._steps, values)
+        thread.modes.quiet.copy().run(_run, self._steps, values, self._heap.empty)
         found = self._apart(given, [np.asarray(values[slot]) for slot in self._outputs])
         for output, source in self._state.items():
             given[source][...] = found[output]
             found[output] = given[source]
+        self._heap.rest()
         return found
 
     def _apart(self, given: Sequence[Array], found: Sequence[Array]) -> list[Array]:
@@ -87,18 +96,20 @@ class Nodewise:
         return results
 
 
-def _run(steps: Sequence[_Step], values: list[Any]) -> None:
-    for function, operands, attrs, result, over, dead in steps:
+def _run(steps: Sequence[_Step], values: list[Any], empty: Callable[[Shape, np.dtype[Any]], Array]) -> None:
+    for function, operands, attrs, result, over, new, dead in steps:
         read = [values[slot] for slot in operands]
         if over >= 0:
             values[result] = function(*read, out=values[over])
+        elif new is not None:
+            values[result] = function(*read, out=empty(*new))
         else:
             values[result] = function(*read, **attrs)
         for slot in dead:
             values[slot] = None
 
 
-def _steps(graph: Graph, slots: Mapping[Node, int]) -> list[_Step]:
+def _steps(graph: Graph, slots: Mapping[Node, int], given_out: set[Node], namespace: Namespace) -> list[_Step]:
     last: dict[Node, Node] = {}
     for node in graph.nodes:
         last.update(dict.fromkeys(node.inputs, node))
@@ -110,14 +121,15 @@ def _steps(graph: Graph, slots: Mapping[Node, int]) -> list[_Step]:
             continue
         operands = tuple([slots[x] for x in node.inputs])
         dying = [x for x in dict.fromkeys(node.inputs) if last[x] is node and x not in kept and x.op is not CONSTANT]
-        function, over = node.op.ufunc, -1
-        contracts = Fact.CONTRACTION in node.op.facts
-        if function is None or contracts:
-            function = partial(node.op.eval, namespace if contracts else np)
+        function, over, new = node.op.ufunc, -1, None
+        if function is None or Fact.CONTRACTION in node.op.facts:
+            function = partial(node.op.eval, namespace)
             own.difference_update(node.inputs)
         elif node.shape:  # a ufunc's result without dimensions is no array
             over = next((slots[x] for x in dying if x in own and x.type == node.type), -1)
+            if over < 0 and node not in given_out and node.type.nbytes >= LEAST:
+                new = node.shape, node.dtype.numpy
             own.add(node)
         dead = tuple([slots[x] for x in dying])
-        steps.append(_Step(function, operands, node.attrs, slots[node], over, dead))
+        steps.append(_Step(function, operands, node.attrs, slots[node], over, new, dead))
     return steps

@@ -83,12 +83,27 @@ def _strong_tangent(tg: Value | None, tp: Value | None, g: Value, p: Value) -> V
 
 
 def _strong_eval(xp: Any, g: Any, p: Any) -> Any:
-    # NumPy's complaint about 0 * inf is silenced where operations run: by the tape, or by the caller's errstate
+    if xp is np:
+        return _strong(g, p)
     product = xp.multiply(g, p)
-    if xp is np and np.isfinite(np.add.reduce(product, None)):
-        return product  # 0 * inf is nan, and would have shown in the sum
     lost = xp.logical_and(xp.equal(g, 0), xp.isnan(product))
     return select(xp, lost, xp.zeros((), product.dtype), product)
+
+
+def _strong(g: Any, p: Any, out: Any = None) -> Any:
+    """Of NumPy's numbers, into `out` as a ufunc does: it may be g's or p's memory."""
+    # NumPy's complaint about 0 * inf is silenced where operations run: by the tape, or by the caller's errstate
+    if np.isfinite(np.add.reduce(p, None)):
+        return np.multiply(g, p, out=out)  # inf and nan would have shown in the sum
+    lost = np.logical_and(np.equal(g, 0), np.logical_not(np.isfinite(p)))
+    product = np.multiply(g, p, out=out)
+    if out is None:
+        return select(np, lost, np.zeros((), product.dtype), product)
+    np.copyto(out, 0, where=lost)
+    return out
+
+
+_strong_eval.ufunc = _strong  # type: ignore[attr-defined]
 
 
 def _strong_scalar(g: Expr, p: Expr) -> Expr:

@@ -16,7 +16,7 @@ _BITS: dict[int, Any] = {4: np.int32, 8: np.int64}
 
 def select(xp: Any, condition: Any, x: Any, y: Any) -> Any:
     """xp.where(condition, x, y), bit by bit."""
-    if xp is not np or type(condition) is not np.ndarray or condition.size < _LEAST:
+    if type(condition) is not np.ndarray or condition.size < _LEAST:
         return xp.where(condition, x, y)
     a, b = np.asarray(x), np.asarray(y)
     bits = _BITS.get(a.dtype.itemsize)

@@ -9,6 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc.runtime import arrays
+from graphc.runtime.heap import Heap
 
 rng = np.random.default_rng(0)
 
@@ -77,7 +78,26 @@ def test_bits_dont_depend_on_the_number_of_threads() -> None:
 
 
 def test_the_rest_is_numpy() -> None:
-    assert arrays.namespace.add is np.add
-    assert arrays.namespace.lib.stride_tricks is np.lib.stride_tricks
-    with pytest.raises(AttributeError, match="no_such_function"):
-        _ = arrays.namespace.no_such_function
+    namespace = arrays.Namespace(Heap())
+    for _ in range(2):
+        assert namespace.add is np.add
+        assert namespace.lib.stride_tricks is np.lib.stride_tricks
+        with pytest.raises(AttributeError, match="no_such_function"):
+            _ = namespace.no_such_function
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (100, 200)])
+def test_large_results_lie_in_the_heap(shape: tuple[int, int]) -> None:
+    heap = Heap()
+    namespace, large = arrays.Namespace(heap), shape[0] * shape[1] > 1000
+    found = [
+        namespace.full(shape, 2.5, dtype=np.dtype(np.float32)),
+        namespace.zeros(shape, dtype=np.dtype(np.int64)),
+        namespace.matmul(integers(shape[0], 50), integers(50, shape[1])),
+    ]
+    assert (found[0] == 2.5).all()
+    assert not found[1].any()
+    assert [a.shape for a in found] == [shape] * 3
+    assert [a.dtype for a in found] == [np.float32, np.int64, np.float32]
+    assert [a.flags.owndata for a in found] == [not large] * 3
+    assert (heap.nbytes > 0) is large

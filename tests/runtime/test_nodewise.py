@@ -15,10 +15,12 @@ from graphc.errors import AliasError, ArgumentError, DTypeError, IndexingError, 
 from graphc.ir.evaluate import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, constant, fresh_input, make
-from graphc.ops.elementwise import add, exp, multiply, negative
+from graphc.ops.elementwise import add, exp, multiply, negative, strong_multiply
 from graphc.ops.indexing import take
+from graphc.ops.linalg import matmul
 from graphc.ops.movement import permute_dims, reshape
 from graphc.primitive import Primitive
+from graphc.runtime.heap import BLOCK, Heap
 from graphc.runtime.nodewise import Nodewise
 from graphc.types import TensorType, dtype_of, float32, int64
 from tests.graphs import arguments, graphs
@@ -73,14 +75,14 @@ def test_a_result_is_written_over_what_nobody_reads_again() -> None:
     agree(Graph([x, y], [b, d, add(reshape(e, (3, 2)), view), a]), [normal(2, 3), normal(2, 3)])
 
 
-def test_results_have_memory_of_their_own() -> None:
-    x = fresh_input("x", T)
-    fixed = constant(normal(2, 3))
-    doubled = add(x, x)
-    given_x = normal(2, 3)
-    graph = Graph(
-        [x], [x, reshape(x, (6,)), permute_dims(x, (1, 0)), fixed, doubled, doubled, reshape(doubled, (3, 2))]
-    )
+@pytest.mark.parametrize("shape", [(2, 3), (200, 300)])  # in memory of NumPy's, and of the heap
+def test_results_have_memory_of_their_own(shape: tuple[int, int]) -> None:
+    x = fresh_input("x", TensorType(shape, float32))
+    fixed = constant(normal(*shape))
+    doubled, square = add(x, x), matmul(x, permute_dims(x, (1, 0)))
+    given_x = normal(*shape)
+    views = [reshape(x, (x.type.size,)), permute_dims(x, (1, 0)), reshape(doubled, (x.type.size,)), exp(square)]
+    graph = Graph([x], [x, *views, fixed, doubled, doubled, square])
     run = Nodewise(graph, {})
     first = run(given_x)
     expected = [a.copy() for a in first]
@@ -90,6 +92,45 @@ def test_results_have_memory_of_their_own() -> None:
     assert not (given_x == 7).any()
     for array, want in zip(run(given_x), expected, strict=True):
         np.testing.assert_array_equal(array, want)
+
+
+def test_large_results_are_written_into_the_heap() -> None:
+    """The views that live longest are of operands that died: their memory isn't given to others."""
+    x, heap = fresh_input("x", TensorType((60, 200), float32)), Heap()
+    node, views = exp(x), []
+    for k in range(12):
+        node = add(multiply(node, constant(0.5, float32)), exp(multiply(node, constant(-1.0 - k, float32))))
+        views.append(permute_dims(reshape(node, (200, 60)), (1, 0)))
+        node = add(node, views[-1])
+    run = Nodewise(Graph([x], [add(node, sum_of(views)), node]), {}, heap)
+    array = normal(60, 200)
+    expected = evaluate(Graph([x], [add(node, sum_of(views)), node]), [array])
+    for _ in range(3):
+        for got, want in zip(run(array), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+            assert got.flags.owndata
+    assert heap.nbytes == BLOCK
+
+
+def sum_of(nodes: Sequence[Node]) -> Node:
+    total = nodes[0]
+    for node in nodes[1:]:
+        total = add(total, node)
+    return total
+
+
+@pytest.mark.parametrize("g", [0.0, -0.0, 2.0, np.inf, np.nan])
+@pytest.mark.parametrize("p", [3.0, np.inf, -np.inf, np.nan, 3e38])
+def test_strong_products_written_over_their_factors(g: float, p: float) -> None:
+    shape = (80, 100)
+    x, y = fresh_input("x", TensorType(shape, float32)), fresh_input("y", TensorType(shape, float32))
+    both = [strong_multiply(negative(x), y), strong_multiply(x, negative(y)), strong_multiply(x, y)]
+    a, b = np.full(shape, g, np.float32), np.full(shape, p, np.float32)
+    b[:, ::3] = 1
+    agree(Graph([x, y], both), [a, b])
+    with np.errstate(over="ignore"):
+        expected = np.where(a == 0, 0, a * np.where(a == 0, 1, b))
+    np.testing.assert_array_equal(Nodewise(Graph([x, y], both), {})(a, b)[2], expected)
 
 
 def swapped() -> Nodewise:
