@@ -146,8 +146,7 @@ class _Memory:
                     self._left[value] = dict.fromkeys(readers.get(value, ()))
         self.need = dict(self.taken)
         for value in self._left:
-            for _ in self._last(value):
-                pass
+            self._last(value)
 
     def grown(self, work: Work, enough: float = -1) -> int:
         """Bytes in use while `work` runs, if it is the next; or a larger number that is at most `enough`."""
@@ -161,8 +160,9 @@ class _Memory:
                     break
         return found
 
-    def done(self, work: Work) -> Iterator[Work]:
+    def done(self, work: Work) -> list[Work]:
         """Note that `work` has run. Gives the works that now are the last to read some value."""
+        found = []
         self.used += self.taken[work]
         self.used -= sum(v.nbytes for v in work.writes if v in self._left and not self._left[v])
         for value in dict.fromkeys(v.whole for v in work.reads):
@@ -170,14 +170,16 @@ class _Memory:
             if left is not None:
                 del left[work]
                 self.used -= 0 if left else value.nbytes
-                yield from self._last(value)
+                found += self._last(value)
+        return found
 
-    def _last(self, value: Value) -> Iterator[Work]:
-        left = self._left[value]
-        if len(left) == 1:
-            (reader,) = left
-            self.need[reader] -= value.nbytes
-            yield reader
+    def _last(self, value: Value) -> list[Work]:
+        """The only reader that a value has left, which therefore will free it; none if there are others."""
+        left = list(self._left[value])
+        if len(left) != 1:
+            return []
+        self.need[left[0]] -= value.nbytes
+        return left
 
 
 def _needs(works: list[Work]) -> Iterator[tuple[Work, Work]]:
