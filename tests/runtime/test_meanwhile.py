@@ -480,7 +480,7 @@ def test_a_forked_child_compiles_for_itself() -> None:
     both = """
 child = os.fork()
 while form.waiting is not None:
-    assert float(f(x[:30]).sum()) == float(y.sum()) or abs(float(f(x[:30]).sum()) - float(y.sum())) < 1e-2
+    assert abs(float(f(x[:30]).sum()) - float(y.sum())) < 1e-2
     time.sleep(0.01)
 if child:
     assert os.waitpid(child, 0)[1] == 0

@@ -14,6 +14,7 @@ from graphc.runtime.program import KernelCall, MatmulCall, Place, Program
 from graphc.types import float32, int64
 from tests.cuda.cases import statement_cases, vector
 from tests.cuda.devices import DEVICES, device_named, needs_nvrtc
+from tests.cuda.emulator import EmulatedDevice
 from tests.cuda.harness import assert_lean
 from tests.runtime.loop.shorthand import at, number, parallel
 
@@ -118,8 +119,9 @@ def test_argument_of_the_wrong_size() -> None:
 
 
 def test_empty_program() -> None:
-    empty = Program((), (), (), 0)
-    CudaExecutable(empty, device_named("forwards")).run([])
+    device = EmulatedDevice()
+    CudaExecutable(Program((), (), (), 0), device).run([])
+    assert device.launches == []
 
 
 def test_workspaces_are_slices_of_one() -> None:
