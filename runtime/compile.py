@@ -343,9 +343,7 @@ class CompiledFunction(Generic[P, R]):
                 del known[:-_KEPT]
             return made
 
-    def _specialise(
-        self, leaves: list[Any], structure: Structure, reason: str, background: bool = False
-    ) -> Specialisation:
+    def _specialise(self, leaves: list[Any], structure: Structure, reason: str, background: bool) -> Specialisation:
         start = time.perf_counter()
         self._backend.begin()
         traced = trace(self._function, leaves, structure)
