@@ -1,7 +1,7 @@
 """NumPy's functions, but products of matrices run on graphc's own threads, and large results lie in a heap.
 
 NumPy's library waits for all of its threads at each product: where other work has a core, such as a compilation in the
-background, a product of a fraction of a millisecond was seen to take 8. Ours (runtime/cpu/gemm.py) waits for nobody.
+background, a short product was seen to take many times as long. Ours (runtime/cpu/gemm.py) waits for nobody.
 """
 
 from __future__ import annotations

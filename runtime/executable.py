@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 
 ENTRY = "graphc_entry"  # i64 (ptr table, ptr arena, ptr constants)
 # Points of work from which on others may have the interpreter lock meanwhile. For less it is kept: who waits for it is
-# woken when it is dropped, comes some 50 us later, finds it taken again and waits on, but no longer asks for it, as
+# woken when it is dropped, comes a little later, finds it taken again and waits on, but no longer asks for it, as
 # those do who were let wait for the whole switch interval. A loop of short calls so starved every other thread.
 LONG = 1 << 18
 

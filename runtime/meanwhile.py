@@ -11,7 +11,7 @@ would take longer than compiling does, the call waits for the program instead.
     computed by   NumPy, node by node    NumPy, node by node            the program
 
 What else was thought of, with measurements on two cores (LeNet, MLP, GPT steps and Black-Scholes; a second size took
-900, 320, 1,200 and 50 ms):
+900, 320, 1,200 and 50 ms; `python -m tests.bench --latency` measures calls, `explain().seconds` tells their parts):
 
   sizes as parameters of the program: passes and planning alone, without LLVM, take 450 ms for a GPT step, so the plan
       itself would have to be a function of sizes; but layouts, tiles, splits of reductions and shared memory are chosen

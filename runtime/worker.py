@@ -1,12 +1,13 @@
 """A process beside this one that compiles for it. What it makes is left in the cache on disk.
 
-A thread can't do that unnoticed: planning is Python, and while it has the interpreter lock nobody else computes.
-A training step of 1,300 NumPy calls took 45 ms alone, 50 beside a compiling process, and 200 beside a compiling thread.
+A thread can't do that unnoticed: planning is Python, and while it has the interpreter lock nobody else computes. A
+training step of many NumPy calls takes little longer beside a compiling process, but several times as long beside a
+compiling thread.
 
-The process is started by the first request (half a second, not ours), works at a lower priority, and ends when it has
-had nothing to do for a while, when this one ends, or when it is told to. A request is a line of JSON on its standard
-input, the answer a line on its standard output. Whatever goes wrong with it, here or there, is no error: the caller
-compiles by itself, and meets what is wrong with the graph.
+The process is started by the first request (its import takes its time, not ours), works at a lower priority, and ends
+when it has had nothing to do for a while, when this one ends, or when it is told to. A request is a line of JSON on its
+standard input, the answer a line on its standard output. Whatever goes wrong with it, here or there, is no error: the
+caller compiles by itself, and meets what is wrong with the graph.
 """
 
 from __future__ import annotations
