@@ -26,6 +26,8 @@ PERMUTED = 5  # so many loops at most are tried in every order
 TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data
 # Cycles to copy one element into the order that lanes want; by squares in registers; if neighbours stay such.
 PACK, PACK_SQUARES, PACK_RUNS = 2.1, 0.5, 0.2
+OFTEN = 512  # uses of each element of an operand, after which a copy where vectors are loaded whole costs little
+ACROSS = 0.03  # lost where they are loaded as they lie: up to 0.2 if they cross lines, as those of an argument may
 MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
 MOST_LOCALS = 512 << 10  # bytes of a tile's own memory
 MANY_STREAMS = 4  # arrays that an epilogue reads or writes
@@ -101,8 +103,8 @@ def _candidates(facts: Facts, target: Target, least: _Least | None) -> list[tupl
         if cost <= limit:
             found, packed = plans[lanes], packable[lanes]
             found += list(_plans(facts, lanes, packed, target, least)) or _plans(facts, lanes, None, target, least)
-            if packed is None and (scattered := _conflicting(facts, lanes)) is not None:
-                found += _plans(facts, lanes, scattered, target, least)
+            if packed is None and (loose := _loose(facts, lanes)) is not None:
+                found += _plans(facts, lanes, loose, target, least)
     every = [plan for found in plans.values() for plan in found]
     if not every:  # one outer point at a time, whatever memory it needs
         stage_lanes = tuple(map(facts.stage_lanes, facts.stages))
@@ -144,6 +146,8 @@ def _plans(
         if packed is not None:
             each = _packing(packed, lanes, nest, width)
             cycles += each * prod(axis.extent for axis, _ in packed.at.terms)
+        elif lanes is not None and any(load.at.coefficient(lanes) == 1 for _, load in _used_again(facts, OFTEN)):
+            cycles *= 1 + ACROSS
         if least is not None and cycles > least.cycles:
             yield cycles, None
             continue
@@ -225,13 +229,16 @@ def _packable(facts: Facts, lanes: Axis | None) -> Access | None:
     return next((load for _, load in _used_again(facts, 8) if load.at.coefficient(lanes) not in (0, 1)), None)
 
 
-def _conflicting(facts: Facts, lanes: Axis | None) -> Access | None:
-    """An operand of a fold whose rows lie so far apart that they keep each other out of the cache."""
+def _loose(facts: Facts, lanes: Axis | None) -> Access | None:
+    """An operand of a fold whose rows lie so far apart that they keep each other out of the cache; or one that is read
+    so often that it should lie where vectors are loaded whole: an argument of a call starts anywhere."""
     if lanes is None:
         return None
+    often = [load for _, load in _used_again(facts, OFTEN)]
     for stage, load in _used_again(facts, 32):
-        apart = max((abs(load.at.coefficient(axis)) for axis in stage.axes), default=0)
-        if apart and apart * load.buffer.dtype.itemsize % PAGE_HALF == 0 and load.at.coefficient(lanes) == 1:
+        apart = max((abs(load.at.coefficient(axis)) for axis in stage.axes), default=0) * load.buffer.dtype.itemsize
+        conflicting = apart > 0 and apart % PAGE_HALF == 0
+        if load.at.coefficient(lanes) == 1 and (conflicting or load in often):
             return load
     return None
 

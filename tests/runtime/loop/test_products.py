@@ -68,6 +68,32 @@ def test_a_very_deep_one_is_taken_in_short_pieces_by_wide_tiles() -> None:
     assert plan.block >= 4 * V4.lanes(float32)
 
 
+def test_an_operand_of_very_many_rows_is_copied_to_where_vectors_start() -> None:
+    """An argument of a call starts anywhere, so its vectors cross lines; for few rows that costs less than a copy."""
+    many, few = chosen(1024, 256, 2048, False, False), chosen(32, 256, 2048, False, False)
+    assert few.packed is None
+    assert many.packed is not None
+    assert many.lanes is not None
+    assert many.packed.at.coefficient(many.lanes) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_rows_that_lie_in_order_may_be_packed_too(data: st.DataObject) -> None:
+    m, n, k = (data.draw(st.sampled_from([5, 16, 19, 33])) for _ in "mnk")
+    target = TARGETS[data.draw(st.sampled_from(TARGET_NAMES))]
+    nest = product(m, n, k, False, False)
+    facts = analyse(collapse(nest), target)
+    rows, lanes = facts.nest.outer
+    right = next(load for load in facts.stages[0].fold_loads if load.at.coefficient(lanes) == 1)
+    depth = facts.stages[0].stage.axes[0]
+    split = Split((depth,), 1, data.draw(st.integers(1, k - 1))) if data.draw(st.booleans()) else None
+    _, plan = cheapest(facts, target)
+    block = data.draw(st.sampled_from([1, 2])) * facts.width
+    plan = replace(plan, lanes=lanes, stage_lanes=(None, None), block=block, rows=((rows, 3),), order=(lanes, rows))
+    compare(nest, emit(facts, replace(plan, packed=right, panel=False, split=split)))
+
+
 def squares(kernel: Kernel) -> list[For]:
     return [loop for loop in loops(kernel, "vector") if turned(loop) is not None]
 
