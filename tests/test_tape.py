@@ -308,43 +308,54 @@ def test_retain_accum() -> None:
         np.testing.assert_allclose(x.grad.numpy(), 4.0)
 
 
-def test_deep() -> None:
+def test_chains_of_any_length_are_differentiated_and_freed() -> None:
+    """No walk along the tape is recursive, nor is freeing it."""
+    steps, factor = 100_000, 1.00001
+
+    def chain(x: gc.Tensor) -> gc.Tensor:
+        y = x
+        for _ in range(steps):
+            y = y * factor
+        return y
+
     x = T(1.0)
-    y = x
-    for _ in range(100000):
-        y = y * 1.00001
-    y.backward()
-    np.testing.assert_allclose(float(x.grad.item()), 1.00001**100000, rtol=1e-6)
-    del y
-    x = T(1.0)
-    y = x
-    for _ in range(100000):
-        y = y * 1.00001
-    del y
-    x = T(1.0)
-    y = x
-    for _ in range(100000):
-        y = y * 1.00001
+    chain(x).backward()
+    np.testing.assert_allclose(x.grad.item(), factor**steps, rtol=1e-9)
+    y = chain(x)
+    made = weakref.ref(y)
+    del y  # without a backward
+    assert made() is None
+    x.grad = None
+    y = chain(x)
     y.backward(retain_graph=True)
-    del y
+    np.testing.assert_allclose(x.grad.item(), factor**steps, rtol=1e-9)
+    x.grad = None
     y = x
-    for _ in range(100000):
+    for _ in range(steps):
         y = y + 1.00001
     y.backward(create_graph=True)
+    assert x.grad.item() == 1
 
 
-def test_deep_inplace() -> None:
+def test_many_writes_in_place_are_differentiated() -> None:
     x = T(np.ones(4))
     y = x * 1
-    for _ in range(100000):
+    for _ in range(100_000):
         y.mul_(1.00001)
     y.sum().backward()
-    del y
+    np.testing.assert_allclose(x.grad.numpy(), 1.00001**100_000, rtol=1e-9)
+    x.grad = None
     y = x * 1
-    for i in range(5000):
+    for i in range(20):
         y[i % 4] = y[(i + 1) % 4] * 0.5
+    for _ in range(5000):
+        y[0] = y[0] * 0.999
     y.sum().backward()
-    del y
+    derivative = np.eye(4)  # of each element, a row for each
+    for i in range(20):
+        derivative[i % 4] = derivative[(i + 1) % 4] * 0.5
+    derivative[0] *= 0.999**5000
+    np.testing.assert_allclose(x.grad.numpy(), derivative.sum(0), rtol=1e-9)
 
 
 def test_threads() -> None:
@@ -449,7 +460,10 @@ def test_grad_set() -> None:
     x = T(A)
     with pytest.raises(gc.ShapeError):
         x.grad = gc.zeros((2,))
-    x.grad = None
+    assert x.grad is None
+    x.grad = gc.zeros((3, 4), dtype=gc.float64)
+    x.sum().backward()
+    assert (x.grad.numpy() == 1).all()
 
 
 def test_double_backward() -> None:
