@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -276,8 +277,6 @@ def test_gradients_accumulate_in_arguments() -> None:
 
 
 def test_threads_that_make_the_first_call_together() -> None:
-    errors = []
-
     def f(x, y):
         for _ in range(200):
             x = x * 1.01 + y
@@ -286,19 +285,12 @@ def test_threads_that_make_the_first_call_together() -> None:
     c = gc.compile(f)
     want = f(T(A), 1.5).numpy()
 
-    def work():
-        try:
-            for _ in range(20):
-                np.testing.assert_allclose(c(T(A), 1.5).numpy(), want, rtol=1e-12)
-        except BaseException as error:
-            errors.append(error)
+    def work(_):
+        for _ in range(20):
+            np.testing.assert_allclose(c(T(A), 1.5).numpy(), want, rtol=1e-12)
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors[0]
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(work, range(3)))  # raises what they raise
     assert len(c.history) == 1
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -249,11 +249,8 @@ def test_threads_share_sweeps() -> None:
         for _ in range(50):
             results[k] = gradients(chain, xs)
 
-    threads = [threading.Thread(target=run, args=(k,)) for k in range(6)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(run, range(6)))  # raises what they raise
     expected = results[0]
     for found in results[1:]:
         for a, b in zip(found, expected, strict=True):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc as collector
-import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -321,11 +321,8 @@ def test_threads_at_once() -> None:
                 if not np.array_equal(got.numpy(), expected):
                     wrong.append(i)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))  # raises what they raise
     assert not wrong
     assert taken(compiled, given[0]) is not MISS
 

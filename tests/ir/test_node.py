@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -40,15 +40,12 @@ def test_threads_that_make_and_drop_the_same_node(monkeypatch: pytest.MonkeyPatc
     unraisable: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
 
-    def work() -> None:
+    def work(_: int) -> None:
         for _ in range(40_000):
             make(op, (x, x), {})
 
-    running = [threading.Thread(target=work) for _ in range(4)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))  # raises what they raise
     assert not unraisable
     assert (op, (x, x)) not in node._interned
     assert make(op, (x, x), {}) is multiply(x, x)
