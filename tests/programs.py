@@ -65,6 +65,19 @@ class Program:
             loss = loss + part
         return outputs, loss
 
+    def derived(self, dtype: str) -> Callable[[list[Any]], tuple[list[Any], list[Any]]]:
+        """A function of graphc's: inputs of that dtype -> (the outputs, the loss's gradients by the inputs)."""
+
+        def loss(inputs: list[Any]) -> Any:
+            outputs, total = self.run(inputs, 0, lambda w: gc.asarray(w.astype(dtype)))
+            return total, outputs
+
+        def f(inputs: list[Any]) -> Any:
+            (_, outputs), gradients = gc.value_and_grad(loss, has_aux=True)(inputs)
+            return outputs, gradients
+
+        return f
+
 
 @dataclass(frozen=True)
 class Operation:

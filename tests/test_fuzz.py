@@ -37,16 +37,7 @@ def eager(program: Program, dtype: str = "float64") -> list[Array]:
 
 def compiled(program: Program, dtype: str = "float64") -> list[Array]:
     """The same by the symbolic derivative, in one native call."""
-
-    def f(inputs: list[Any]) -> Any:
-        def loss(inputs: list[Any]) -> Any:
-            outputs, total = program.run(inputs, 0, lambda w: gc.asarray(w.astype(dtype)))
-            return total, outputs
-
-        (_, outputs), gradients = gc.value_and_grad(loss, has_aux=True)(inputs)
-        return outputs, gradients
-
-    outputs, gradients = gc.compile(f)([gc.tensor(a.astype(dtype)) for a in program.inputs])
+    outputs, gradients = gc.compile(program.derived(dtype))([gc.tensor(a.astype(dtype)) for a in program.inputs])
     return [y.numpy() for y in (*outputs, *gradients)]
 
 

@@ -72,17 +72,8 @@ def test_a_second_run_changes_nothing(run: Any, graph: Graph) -> None:
 def _traced(seed: int, dtype: str) -> tuple[Graph, list[Any]]:
     """A random program's outputs and gradients, as a graph; and its inputs, in float64."""
     program = random_program(seed)
-
-    def f(inputs: list[Any]) -> Any:
-        def loss(inputs: list[Any]) -> Any:
-            outputs, total = program.run(inputs, 0, lambda w: gc.asarray(w.astype(dtype)))
-            return total, outputs
-
-        (_, outputs), gradients = gc.value_and_grad(loss, has_aux=True)(inputs)
-        return outputs, gradients
-
     leaves, structure = flatten((([gc.tensor(a.astype(dtype)) for a in program.inputs],), {}))
-    traced = trace(f, leaves, structure)
+    traced = trace(program.derived(dtype), leaves, structure)
     return traced.graph, [s.array if hasattr(s, "array") else leaves[s.position].numpy() for s in traced.sources]  # type: ignore[union-attr]
 
 
