@@ -219,7 +219,7 @@ class Tracer(Interpreter):
     def unwatched(self) -> AbstractContextManager[None]:
         """While graphc's own code runs, called from one line of the user's: its calls aren't the function's
         (optim.Reader)."""
-        return self._unwatched(current())
+        return self._unwatched(current())  # asked here: beneath a context manager, contextlib would be the user's line
 
     @contextmanager
     def _unwatched(self, origin: Origin) -> Iterator[None]:
