@@ -51,7 +51,7 @@ class Library:
             return [a for key in sorted(result) for a in self.numpy(result[key])]
         if isinstance(result, (list, tuple)):
             return [a for part in result for a in self.numpy(part)]
-        return [np.asarray(result)]
+        return [result.detach().numpy() if hasattr(result, "detach") else np.asarray(result)]
 
 
 class Graphc(Library):
@@ -71,11 +71,6 @@ class Graphc(Library):
 
     def value_and_grad(self, f: Callable[..., Any], wrt: tuple[int, ...]) -> Callable[..., Any]:
         return self.function(self.module.value_and_grad(f, wrt))
-
-    def numpy(self, result: Any) -> list[np.ndarray]:
-        if isinstance(result, self.module.Tensor):
-            return [result.detach().numpy()]
-        return super().numpy(result)
 
 
 class GraphcEager(Graphc):
@@ -150,11 +145,6 @@ class Torch(Library):
     def value_and_grad(self, f: Callable[..., Any], wrt: tuple[int, ...]) -> Callable[..., Any]:
         return _backward(f, wrt)
 
-    def numpy(self, result: Any) -> list[np.ndarray]:
-        if isinstance(result, self.module.Tensor):
-            return [result.detach().numpy()]
-        return super().numpy(result)
-
 
 class TorchCompile(Torch):
     name = "torch.compile"
@@ -185,11 +175,6 @@ class TorchChannelsLast(Library):
     def array(self, a: np.ndarray) -> Any:
         made = self.module.from_numpy(a.copy())
         return made.to(memory_format=self.module.channels_last) if a.ndim == 4 else made
-
-    def numpy(self, result: Any) -> list[np.ndarray]:
-        if isinstance(result, self.module.Tensor):
-            return [result.detach().numpy()]
-        return super().numpy(result)
 
 
 class Jax(Library):
