@@ -179,7 +179,7 @@ def var(x: Value, /, axis: AxisLike = None, correction: float = 0.0, keepdims: b
 
 
 def squared_deviations(x: Value, average: Value, axis: AxisLike, keepdims: bool) -> Value:
-    """sum((x - average)^2) over axes, of which `average` is x's mean with the axes kept.
+    """sum((x - average)^2) over axes. x: floating; average: its mean with the axes kept, with extent 1.
 
     Written as deviations from a fixed number near the mean, sum((x - c)^2) - n (average - c)^2 with c = average: no
     derivative then goes through the deviations to the mean, where it would sum to nothing but rounding errors.
