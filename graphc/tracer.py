@@ -251,14 +251,19 @@ class Tracer(Interpreter):
             self.watcher.look_again()
 
     def _evaluate(self, primitive: Primitive, operands: tuple[Any, ...], attrs: dict[str, Any]) -> Tensor:
-        nodes = as_nodes(tuple(self.node(x) for x in operands))
-        node = make(primitive, nodes, attrs)
-        wants = False
+        nodes: list[Any] = []
+        wants = scalars = False
         weak = bool(operands)
         for x in operands:
             if isinstance(x, Tensor):
                 wants = wants or x._record is not None
                 weak = weak and x.weak
+                own = x._node
+                nodes.append(own if own is not None and x._view is None else self.node(x))
+            else:
+                scalars = True
+                nodes.append(self.node(x))
+        node = make(primitive, as_nodes(tuple(nodes)) if scalars else nodes, attrs)
         mark = None
         if wants and node.type.dtype.kind == "f" and primitive is not STOP_GRADIENT:
             if recording():

@@ -124,6 +124,8 @@ def promote(*dtypes: DType) -> DType:
 
 def promote_scalar(dtype: DType, value: Scalar) -> DType:
     """The dtype of `array op value` for a Python scalar: weak, so it raises the kind but never the width."""
+    if dtype.kind == "f":
+        return dtype
     kind = scalar_dtype(value)
     if "bif".index(kind.kind) <= "bif".index(dtype.kind):
         return dtype
@@ -135,7 +137,10 @@ def broadcast_shapes(*shapes: Shape, op: str = "broadcast") -> Shape:
     first = shapes[0]
     for other in shapes[1:]:
         if other != first:
-            break
+            if not first:
+                first = other
+            elif other:
+                break
     else:
         return first
     ndim = max(len(s) for s in shapes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from graphc.autodiff import Carrier, pull, push
@@ -30,15 +30,17 @@ class _Formulas(Carrier[Node]):
 def differentiate(graph: Graph) -> Graph:
     """No `gradient`, `tangent`, `stop_gradient` or `leaf` is left. Innermost first; linear in each sweep."""
     groups: dict[tuple[Node, Node, bool], list[Node]] = {}
-    marked = False
+    marked, derivatives = False, []
     for node in graph.nodes:
         if node.op is GRADIENT:
             groups.setdefault(_sweep_of(node), []).append(node)
+        if node.op in (GRADIENT, TANGENT):
+            derivatives.append(node)
         marked = marked or node.op in (GRADIENT, TANGENT, LEAF, STOP_GRADIENT)
     if not marked:
         return graph
     done: dict[Node, Node] = {}
-    for node in graph.nodes:
+    for node in topological(derivatives):  # what lies beyond is built once, when no mark is left
         if node in done:
             continue
         if node.op is GRADIENT:
@@ -47,7 +49,7 @@ def differentiate(graph: Graph) -> Graph:
             done[node] = _expand_tangent([done[n] for n in node.inputs])
         else:
             done[node] = node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
-    return Graph(graph.inputs, _unmarked([done[n] for n in graph.outputs]))
+    return Graph(graph.inputs, _unmarked(graph, done))
 
 
 def _sweep_of(mark: Node) -> tuple[Node, Node, bool]:
@@ -80,12 +82,21 @@ def _expand_tangent(operands: Sequence[Node]) -> Node:
     return zeros_as(y, y.type.dtype) if t is None else t  # type: ignore[no-any-return]
 
 
-def _unmarked(outputs: Sequence[Node]) -> list[Node]:
-    """The outputs without the marks that only differentiation reads."""
+def _unmarked(graph: Graph, expanded: Mapping[Node, Node]) -> list[Node]:
+    """The graph's outputs without the marks that only differentiation reads. expanded: nodes that were built anew."""
     done: dict[Node, Node] = {}
-    for node in topological(outputs):
+
+    def unmark(node: Node) -> Node:
         if node.op is STOP_GRADIENT or node.op is LEAF:
-            done[node] = done[node.inputs[0]]
-        else:
-            done[node] = node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
-    return [done[n] for n in outputs]
+            return done[node.inputs[0]]
+        return node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
+
+    beyond = [node for node in graph.nodes if node not in expanded]
+    read = dict.fromkeys(x for node in beyond for x in node.inputs if x in expanded)
+    read |= dict.fromkeys(x for x in graph.outputs if x in expanded)
+    for node in topological([expanded[x] for x in read]):
+        done[node] = unmark(node)
+    done |= {x: done[expanded[x]] for x in read}
+    for node in beyond:
+        done[node] = unmark(node)
+    return [done[n] for n in graph.outputs]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graphc.ir.node import Node, constant_value
+from graphc.ir.node import CONSTANT, Node
 from graphc.ops import elementwise as ew
 from graphc.ops import marks
 from graphc.ops import movement as mv
@@ -16,11 +16,10 @@ from graphc.primitive import Primitive
 
 def is_number(node: Node, number: float) -> bool:
     """Whether node is a constant all of whose elements are this number (0.0 and -0.0 are told apart)."""
-    value = constant_value(node)
-    if value is None or value.size == 0:
+    if node.op is not CONSTANT:
         return False
-    first = value.reshape(-1)[0]
-    return bool(first == number and np.signbit(first) == np.signbit(number) and (value == first).all())
+    found = node.attrs["value"].number
+    return found is not None and bool(found == number) and bool(np.signbit(found) == np.signbit(number))
 
 
 def as_type_of(result: Node, node: Node) -> Node | None:

@@ -18,8 +18,9 @@ _FOLD_LIMIT = 4096  # elements: larger constants would only make the program lar
 
 
 def fold_constants(node: Node) -> Node | None:
-    if any(n.op is not CONSTANT for n in node.inputs):
-        return None
+    for n in node.inputs:  # a loop: this is asked of every node
+        if n.op is not CONSTANT:
+            return None
     if not node.inputs or node.op.facts & Fact.SYMBOLIC or node.op.facts & Fact.CONTRACTION:
         return None
     if node.op is mv.BROADCAST_TO or isinstance(node.type, tuple) or node.type.size > _FOLD_LIMIT:

@@ -212,7 +212,10 @@ _MOST_PARTS = 64  # a chain of concatenations would otherwise cost the square of
 
 def operate_then_broadcast(node: Node) -> Node | None:
     """f(broadcast(x)) = broadcast(f(x)); operations of several operands stretch them by themselves."""
-    if all(n.op is not mv.BROADCAST_TO for n in node.inputs):
+    for n in node.inputs:  # a loop: this is asked of most nodes
+        if n.op is mv.BROADCAST_TO:
+            break
+    else:
         return None
     operands = tuple([n.inputs[0] if n.op is mv.BROADCAST_TO else n for n in node.inputs])
     return mv.broadcast_to(node.replace(operands), node.type.shape)  # type: ignore[no-any-return]

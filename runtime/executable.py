@@ -10,12 +10,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import combinations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.array_utils import byte_bounds
 
 from graphc.errors import AliasError, ArgumentError, CompileError, DTypeError, IndexingError, ShapeError
 from graphc.frozen import dataclass
@@ -162,12 +162,17 @@ def _checked(i: int, want: Argument, value: Any) -> Array:
 
 def refuse_shared(states: Mapping[int, Array]) -> None:
     """Raises AliasError if two states share memory: which write comes last would decide the result."""
-    for i, j in combinations(states, 2):
-        if np.shares_memory(states[i], states[j]):
-            raise AliasError(
-                f"arguments {i} and {j} of the compiled function are both written, but share memory. "
-                "Give each its own array."
-            )
+    spans = sorted((*byte_bounds(array), i) for i, array in states.items())
+    reach: list[tuple[int, int]] = []  # (end, number) of those before that aren't over yet
+    for start, end, i in spans:
+        reach = [(last, j) for last, j in reach if last > start]
+        for _, j in reach:
+            if np.shares_memory(states[i], states[j]):
+                raise AliasError(
+                    f"arguments {min(i, j)} and {max(i, j)} of the compiled function are both written, but share "
+                    "memory. Give each its own array."
+                )
+        reach.append((end, i))
 
 
 class _Frame:

@@ -27,8 +27,8 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -42,6 +42,9 @@ from .background import Task, busy
 from .heap import Heap
 from .nodewise import Nodewise
 from .timing import Times, timed
+
+if TYPE_CHECKING:
+    from graphc.passes.pipeline import Step
 
 Array = npt.NDArray[Any]
 
@@ -66,8 +69,9 @@ class Meanwhile:
         heap.prepare()
         with timed(seconds, "passes that numbers need"), paused():
             stages = tuple(stage for stage in pipeline.OPTIMISE if stage.name in _NEEDED)
-            settled = pipeline.run(order.graph, stages, check=False)[-1].graph
-            self._nodewise: Nodewise | None = Nodewise(settled, order.state, heap)
+            # kept for a while: to free thousands of nodes takes milliseconds, which the first call needn't wait for
+            self._steps: Sequence[Step] = pipeline.run(order.graph, stages, check=False)
+            self._nodewise: Nodewise | None = Nodewise(self._steps[-1].graph, order.state, heap)
         self._order = order
         self._seconds = seconds
         self._task: Task[Run] = Task(self._compiled)
@@ -105,6 +109,7 @@ class Meanwhile:
         return found
 
     def _compiled(self) -> Run:
+        self._steps = ()
         worker = importlib.import_module("graphc.runtime.worker").worker  # imported here, where nobody waits
         if not (self._order.ready or worker.compile(self._order)) and worker.closed:
             raise CompileError("the program ended before this was compiled.")

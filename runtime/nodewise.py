@@ -86,14 +86,25 @@ class Nodewise:
         return found
 
     def _apart(self, given: Sequence[Array], found: Sequence[Array]) -> list[Array]:
-        """The results, each dense, in memory that neither an argument nor a constant nor another result has."""
-        taken = {id(x) for x in given}
+        """The results, each dense, in memory that neither an argument nor a constant nor another result has; but what
+        is written to a state may lie in any memory that no argument has."""
+        taken, owners = {id(x) for x in given}, {id(_owner(x)) for x in given}
         results: list[Array] = []
-        for array in found:
+        for output, array in enumerate(found):
+            if output in self._state:
+                results.append(array.copy() if id(_owner(array)) in owners else array)
+                continue
             own = array.flags.owndata and array.flags.writeable and array.flags.c_contiguous
             results.append(array if own and id(array) not in taken else array.copy("C"))
             taken.add(id(array))
         return results
+
+
+def _owner(array: Array) -> Array:
+    """The array whose memory this one is a view of; itself if it is none."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def _run(steps: Sequence[_Step], values: list[Any], empty: Callable[[Shape, np.dtype[Any]], Array]) -> None:

@@ -25,19 +25,32 @@ from graphc.types import DType, Scalar, TensorType, dtype_of
 _serial = itertools.count()
 
 
+_UNKNOWN = object()
+
+
 class Constant:
     """A constant's number(s): a read-only array, compared and hashed by dtype, shape and bits.
 
     Bits, so that -0.0 is not 0.0 and NaN equals itself.
     """
 
-    __slots__ = ("_hash", "array")
+    __slots__ = ("_hash", "_number", "array")
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         array = np.array(array, order="C")
         array.flags.writeable = False
         self.array = array
+        self._number: Any = _UNKNOWN
         self._hash = hash((array.dtype.str, array.shape, array.tobytes()))
+
+    @property
+    def number(self) -> Any:
+        """The number that all elements are, as NumPy's scalar; None if they differ, or if there are none."""
+        if self._number is _UNKNOWN:
+            array = self.array
+            first = array.reshape(-1)[0] if array.size else None
+            self._number = first if first is not None and (array.ndim == 0 or (array == first).all()) else None
+        return self._number
 
     def __hash__(self) -> int:
         return self._hash
@@ -52,11 +65,18 @@ class Constant:
         return f"Constant({self.array!r})"
 
 
-class Node:
+class _Unfinished:
+    """A node whose fields are being set: it becomes a Node, which has the same ones, when they are. (To go past Node's
+    own refusal for each field took as long as all the rest of making one.)"""
+
+    __slots__ = ("__weakref__", "attrs", "inputs", "op", "origin", "serial", "type")
+
+
+class Node(_Unfinished):
     """op: the primitive. inputs: operand nodes, in the operands' order. attrs: read-only mapping of
     hashable values. type: TensorType (a tuple of them for `fused`). serial: age, for stable order."""
 
-    __slots__ = ("__weakref__", "attrs", "inputs", "op", "origin", "serial", "type")
+    __slots__ = ()
 
     op: Primitive
     inputs: tuple[Node, ...]
@@ -65,16 +85,18 @@ class Node:
     origin: Origin
     serial: int
 
-    def __init__(
-        self, op: Primitive, inputs: tuple[Node, ...], attrs: Mapping[str, Any], type: TensorType, origin: Origin
-    ) -> None:
-        set_slot = object.__setattr__
-        set_slot(self, "op", op)
-        set_slot(self, "inputs", inputs)
-        set_slot(self, "attrs", attrs)
-        set_slot(self, "type", type)
-        set_slot(self, "origin", origin)
-        set_slot(self, "serial", next(_serial))
+    def __new__(
+        cls, op: Primitive, inputs: tuple[Node, ...], attrs: Mapping[str, Any], type: TensorType, origin: Origin
+    ) -> Node:
+        made: Any = _Unfinished()
+        made.op = op
+        made.inputs = inputs
+        made.attrs = attrs
+        made.type = type
+        made.origin = origin
+        made.serial = next(_serial)
+        made.__class__ = cls
+        return made  # type: ignore[no-any-return]
 
     def __setattr__(self, name: str, value: object) -> None:
         raise VerifyError(f"nodes are immutable: can't set {name}; build a new one with node.replace(...)")
@@ -219,16 +241,23 @@ def topological(outputs: Sequence[Node], stop: frozenset[Node] | set[Node] = fro
     """
     order: list[Node] = []
     seen: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(outputs)]
+    entered: set[Node] = set()  # seen, and waiting on the stack for their operands
+    stack = list(reversed(outputs))
     while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-            continue
+        node = stack[-1]
         if node in seen:
+            stack.pop()
+            if node in entered:
+                entered.discard(node)
+                order.append(node)
             continue
         seen.add(node)
-        stack.append((node, True))
-        if node not in stop:
-            stack.extend((n, False) for n in reversed(node.inputs) if n not in seen)
+        if not node.inputs or node in stop:
+            stack.pop()
+            order.append(node)
+            continue
+        entered.add(node)
+        for operand in reversed(node.inputs):
+            if operand not in seen:
+                stack.append(operand)
     return order

@@ -87,6 +87,15 @@ class _Rewriter:
         """What `node` becomes. Iterative: what a rule builds is rewritten in its turn, however deep."""
         final = self.final
         replaced: dict[Node, Node] = {}
+        for x in node.inputs:
+            if final.get(x) is not x:
+                break
+        else:  # most nodes: nothing below has changed, nor will it here
+            result = self.replacement(node)
+            if result is None:
+                final[node] = node
+                return node
+            replaced[node] = result
         stack = [node]
         while stack:
             top = stack[-1]

@@ -83,6 +83,13 @@ def elementwise(
     """
 
     def infer(*types: TensorType) -> TensorType:
+        first = types[0]
+        for t in types:
+            if t is not first and t != first:
+                break
+        else:  # most of a graph's nodes: nothing is to be promised or stretched
+            if result is None and first.dtype.kind in kinds:
+                return first
         check_kinds(name, kinds, *types)
         dtype = check_same_dtype(name, *types)
         shape = types[0].shape if len(types) == 1 else broadcast_shapes(*[t.shape for t in types], op=name)

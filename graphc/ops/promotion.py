@@ -62,9 +62,13 @@ def promoted(x: Value, y: Value, kinds: str = "fib") -> tuple[Value, Value]:
     if type(x) in SCALARS and type(y) in SCALARS:
         return (float(x), y) if kinds == "f" else (x, y)
     if type(x) in SCALARS:
-        dtype = promote_scalar(dtype_of_value(y), x)
+        dtype = promote_scalar(own := dtype_of_value(y), x)
+        if dtype is own and own.kind in kinds:
+            return x, y
     elif type(y) in SCALARS:
-        dtype = promote_scalar(dtype_of_value(x), y)
+        dtype = promote_scalar(own := dtype_of_value(x), y)
+        if dtype is own and own.kind in kinds:
+            return x, y
     elif getattr(x, "weak", False) and not getattr(y, "weak", False):
         dtype = promote_scalar(dtype_of_value(y), 0.0)
     elif getattr(y, "weak", False) and not getattr(x, "weak", False):
