@@ -2,8 +2,8 @@
 
 A fresh page costs the system more than a NumPy function takes to fill it, and malloc gives large arrays fresh pages
 time and again. Here memory comes in chunks of a few sizes, and a chunk is free again when the last view of its array
-dies, whatever views NumPy took: it is the base of them all. Where the heap grows, it is a block ahead: another core
-has the system make the next one's pages ready, while this one computes.
+dies, whatever views NumPy took: it is the base of them all. Another core has the system make the pages ready, before
+they are needed.
 """
 
 from __future__ import annotations
@@ -75,23 +75,22 @@ class Heap:
         """The address of a new chunk."""
         with self._growing:
             if not self._blocks or self._used + size > self._blocks[-1].size:
-                block = self._next
+                block, self._next = self._next, None
                 if block is None or size > block.size:
                     block = Block(max(size, BLOCK), huge=False)
-                else:
-                    self._next = None
                 self._blocks.append(block)
                 self._used = 0
-            if self._next is None:
-                self._next = prepared()
             self._used += size
+            whole = self._blocks[-1].size
+            if self._next is None and self._used > whole - whole // 4:
+                self._next = _prepared(BLOCK)
             return self._blocks[-1].address + self._used - size
 
-    def prepare(self) -> None:
-        """Have the first block made ready, some time before it is needed."""
+    def prepare(self, nbytes: int) -> None:
+        """Have the first so many bytes made ready, some time before they are needed."""
         with self._growing:
             if self._next is None:
-                self._next = prepared()
+                self._next = _prepared(max(nbytes, BLOCK))
 
     def rest(self) -> None:
         """Give back what is ready, but wasn't needed."""
@@ -99,8 +98,8 @@ class Heap:
             self._next = None
 
 
-def prepared() -> Block:
+def _prepared(nbytes: int) -> Block:
     """A block whose pages another thread makes ready."""
-    block = Block(BLOCK, huge=False)
+    block = Block(nbytes, huge=False)
     threading.Thread(target=block.populate, name="graphc-pages", daemon=True).start()
     return block

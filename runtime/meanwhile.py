@@ -53,6 +53,9 @@ _COMPILING = 2e-3  # of a node
 _CALL = 5e-6  # of a NumPy function
 _ELEMENT = 1e-9  # read or written
 _PRODUCT = 5e-11  # a multiplication and an addition in a contraction
+# Of the bytes of all values that are traced, what is alive at once, derivatives included: 0.2 to 0.6 of training steps
+_ALIVE = 0.25
+_MOST = 2**26  # bytes of memory that are made ready before it is known what is needed
 # What a graph's numbers need; both simplify as well. The other passes make it fast.
 _NEEDED = ("stabilise", "differentiate", "stabilise derivative")
 
@@ -66,7 +69,7 @@ class Meanwhile:
     def __init__(self, order: Order, seconds: Times) -> None:
         pipeline = importlib.import_module("graphc.passes.pipeline")
         heap = Heap()
-        heap.prepare()
+        heap.prepare(min(_MOST, int(_ALIVE * sum([node.type.nbytes for node in order.graph.nodes]))))
         with timed(seconds, "passes that numbers need"), paused():
             stages = tuple(stage for stage in pipeline.OPTIMISE if stage.name in _NEEDED)
             # kept for a while: to free thousands of nodes takes milliseconds, which the first call needn't wait for

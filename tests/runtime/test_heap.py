@@ -87,11 +87,23 @@ def test_populating_leaves_what_is_written() -> None:
 def test_where_pages_cant_be_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks.sys, "platform", "darwin")
     heap = Heap()
-    heap.prepare()
+    heap.prepare(BLOCK)
     array = heap.empty((BLOCK // 8,), F32)
     array.fill(1)
     heap.rest()
     assert array.sum() == array.size
+
+
+def test_what_was_made_ready_is_used_first() -> None:
+    heap = Heap()
+    heap.prepare(3 * BLOCK)
+    kept = [heap.empty((BLOCK // 8,), F32) for _ in range(4)]
+    assert heap.nbytes == 3 * BLOCK
+    kept += [heap.empty((BLOCK // 8,), F32) for _ in range(4)]
+    for number, array in enumerate(kept):
+        array.fill(number)
+    assert [float(array.mean()) for array in kept] == list(range(8))
+    assert heap.nbytes == 4 * BLOCK
 
 
 def test_threads() -> None:
