@@ -158,7 +158,7 @@ def _plans(
         parallel = cycles >= WORTH_FORKING
         wide = bool(inner) and lanes is not None and block > MOST_VECTORS * width
         short = 0.0 if packed is not None or wide else _short_runs(facts, lanes, size, trips)
-        for panel in (False, True) if short else (False,):
+        for panel in (True, False) if short else (False,):  # the plan without one last: it may be cut in pieces below
             moved, idle, order = _order(facts, lanes, packed, panel, size, trips, cycles if parallel else 0.0)
             moved += 0.0 if panel else short
             grain = 0
