@@ -69,10 +69,12 @@ class Primitive:
     partials: tuple[Rule | None, ...] | None = None
     body: Callable[..., Compute] | None = None
     facts: Fact = Fact.NONE
-    # the facts that every eager operation asks, as plain booleans (an enum's `&` costs as much as a small operation)
+    # the facts that are asked of every operation or node, as plain booleans: an enum's `&` costs as much as a small
+    # operation
     elementwise: bool = field(init=False, default=False)
     selects: bool = field(init=False, default=False)
     view: bool = field(init=False, default=False)
+    contraction: bool = field(init=False, default=False)
     # NumPy's own function, where `eval` is nothing else: called directly on NumPy arrays
     ufunc: Callable[..., Any] | None = field(init=False, default=None)
     # `partials` for NumPy arrays of one floating dtype (graphc/bare.py); None: not known
@@ -82,6 +84,7 @@ class Primitive:
         object.__setattr__(self, "elementwise", Fact.ELEMENTWISE in self.facts)
         object.__setattr__(self, "selects", Fact.SELECTS in self.facts)
         object.__setattr__(self, "view", Fact.VIEW in self.facts)
+        object.__setattr__(self, "contraction", Fact.CONTRACTION in self.facts)
         object.__setattr__(self, "ufunc", getattr(self.eval, "ufunc", None))
 
     def prepare(self, numeric: tuple[Rule | None, ...]) -> None:

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from graphc.collector import paused
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph
-from graphc.primitive import Fact
+from graphc.ir.node import Node
 
 from .backend import Backend, Order, Run
 from .background import Task, busy
@@ -138,10 +138,12 @@ def maker(backend: Backend) -> Callable[[Graph], Run]:
 def seconds_of(graph: Graph) -> float:
     """About how long NumPy takes for a traced graph and the derivatives that it asks for."""
     total = 0.0
+    sizes: dict[Node, int] = {}
     for node in graph.nodes:
+        sizes[node] = node.type.size
         if node.inputs:
-            total += _CALL + _ELEMENT * (node.type.size + sum([x.type.size for x in node.inputs]))
-            if Fact.CONTRACTION in node.op.facts and node.op.body is not None:
+            total += _CALL + _ELEMENT * (sizes[node] + sum([sizes[x] for x in node.inputs]))
+            if node.op.contraction and node.op.body is not None:
                 formula = node.op.body(*[x.type for x in node.inputs], **node.attrs)
                 products = math.prod([axis.extent for axis in (*formula.axes, *formula.reduce)])
                 total += 3 * _PRODUCT * products  # each has two derivatives

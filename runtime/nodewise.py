@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, INPUT, Node
-from graphc.primitive import Fact
 from graphc.records import thread
 from graphc.types import Shape
 
@@ -133,7 +132,7 @@ def _steps(graph: Graph, slots: Mapping[Node, int], given_out: set[Node], namesp
         operands = tuple([slots[x] for x in node.inputs])
         dying = [x for x in dict.fromkeys(node.inputs) if last[x] is node and x not in kept and x.op is not CONSTANT]
         function, over, new = node.op.ufunc, -1, None
-        if function is None or Fact.CONTRACTION in node.op.facts:
+        if function is None or node.op.contraction:
             function = partial(node.op.eval, namespace)
             own.difference_update(node.inputs)
         elif node.shape:  # a ufunc's result without dimensions is no array

@@ -87,12 +87,16 @@ def elementwise(
         for t in types:
             if t is not first and t != first:
                 break
-        else:  # most of a graph's nodes: nothing is to be promised or stretched
+        else:  # most of a graph's nodes: nothing is to be promoted or stretched
             if result is None and first.dtype.kind in kinds:
                 return first
         check_kinds(name, kinds, *types)
         dtype = check_same_dtype(name, *types)
         shape = types[0].shape if len(types) == 1 else broadcast_shapes(*[t.shape for t in types], op=name)
+        if result is None:
+            for t in types:
+                if t.shape is shape:
+                    return t
         return TensorType(shape, result or dtype)
 
     def body(*types: TensorType) -> Compute:
