@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import field
 from typing import Literal as OneOf
@@ -55,6 +56,8 @@ class Scope:
     block: label of the basic block being written. written: buffers that the scope writes. opening: for a loop, its
     label, index, begin, end and step; for a branch, the label where it joins. memo: pure instruction -> its name.
     loads: load instruction -> (its name, the buffer), the last used at the end. hoisted: loads moved out.
+    steps: (type, pointer, factor) -> the name of the pointer that many elements of the type times a loop's index
+    further on. around: whether another loop stands in it.
     """
 
     kind: OneOf["function", "loop", "branch"]
@@ -65,6 +68,8 @@ class Scope:
     memo: dict[str, str] = field(default_factory=dict)
     loads: dict[str, tuple[str, str]] = field(default_factory=dict)
     hoisted: int = 0
+    steps: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    around: bool = False
 
 
 @dataclass(slots=True)
@@ -177,6 +182,20 @@ class Emitter:
         self._allocas.append(f"  {name} = alloca {type_}{many}, align {align}")
         return name
 
+    def offset(self, element: str, pointer: str, level: int, value: Value, factor: int) -> str:
+        """`pointer`, known at `level`, moved by factor * value elements. value: an int64, known there or further in.
+
+        What moves with a loop's index is stepped from iteration to iteration, as _stepped says.
+        """
+        scope = self.scopes[value.level]
+        if scope.kind == "loop" and value.text == scope.opening[1] and level < value.level:
+            key = element, pointer, factor
+            if key not in scope.steps:
+                scope.steps[key] = self.name()
+            return scope.steps[key]
+        steps = value.text if factor == 1 else self.pure(f"mul nsw i64 {value.text}, {factor}", value.level)
+        return self.pure(f"getelementptr {element}, ptr {pointer}, i64 {steps}", value.level)
+
     # ------------------------------------------------------------------ control flow
 
     def open_loop(self, written: frozenset[str], begin: str, end: str, step: int = 1) -> str:
@@ -191,11 +210,15 @@ class Emitter:
         outer, done = self.scopes[-1], self.label("done")
         header, index, begin, end, step = scope.opening
         after, more = self.name(), self.name()
+        outer.around = True
+        begins, ends = self._stepped(scope)
         outer.lines += [
             f"  br label %{header}",
             f"{header}:",
             f"  {index} = phi i64 [ {begin}, %{outer.block} ], [ {after}, %{scope.block} ]",
+            *begins,
             *scope.lines,
+            *ends,
             f"  {after} = add nuw nsw i64 {index}, {step}",
             f"  {more} = icmp slt i64 {after}, {end}",
             f"  br i1 {more}, label %{header}, label %{done}",
@@ -203,6 +226,36 @@ class Emitter:
         ]
         outer.block = done
         self.forget(sorted(scope.written))
+
+    def _stepped(self, scope: Scope) -> tuple[list[str], list[str]]:
+        """What computes a closed loop's `steps`, at the start and at the end of its body.
+
+        A pointer is kept from iteration to iteration. In an innermost loop several that move alike share an offset
+        instead, which the instructions add: the index itself, or a multiple of it.
+        """
+        _, index, begin, _, step = scope.opening
+        before, alike = self.scopes[-1].block, Counter(factor for _, _, factor in scope.steps)
+        phis, additions, ends = [], [], []
+
+        def kept(name: str, kind: str, first: str, further: str) -> None:
+            phis.append(f"  {name} = phi {kind} [ {first}, %{before} ], [ {name}.next, %{scope.block} ]")
+            ends.append(f"  {name}.next = {further}")
+
+        shared = {1: index}
+        for (element, pointer, factor), name in scope.steps.items():
+            start = begin if begin == "0" or factor == 1 else self.pure(f"mul nsw i64 {begin}, {factor}", self.level)
+            by = factor * int(step)
+            if scope.around or (factor != 1 and alike[factor] == 1):
+                first = pointer
+                if begin != "0":
+                    first = self.pure(f"getelementptr {element}, ptr {pointer}, i64 {start}", self.level)
+                kept(name, "ptr", first, f"getelementptr {element}, ptr {name}, i64 {by}")
+                continue
+            if factor not in shared:
+                offset = shared[factor] = self.name()
+                kept(offset, "i64", start, f"add nsw i64 {offset}, {by}")
+            additions.append(f"  {name} = getelementptr {element}, ptr {pointer}, i64 {shared[factor]}")
+        return [*phis, *additions], ends
 
     def open_branch(self, condition: str, written: frozenset[str] = frozenset()) -> None:
         """Start code that runs where the scalar `condition` holds."""
@@ -212,6 +265,7 @@ class Emitter:
     def close_branch(self) -> None:
         scope = self.scopes.pop()
         outer, (condition, then, join) = self.scopes[-1], scope.opening
+        outer.around |= scope.around
         # The branch stands behind what its body hoisted.
         outer.lines += [f"  br i1 {condition}, label %{then}, label %{join}", f"{then}:"]
         outer.lines += [*scope.lines, f"  br label %{join}", f"{join}:"]

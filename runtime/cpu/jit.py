@@ -71,9 +71,40 @@ class _Turn:
         self.lock = threading.Lock()
 
 
+class _Addresses:
+    """Within this context LLVM leaves the addresses in loops as they are printed. The printer steps them from iteration
+    to iteration (see Emitter.offset); LLVM's own pass for that found nothing better and took a third of its time.
+
+    This is an option of the whole process: who compiles something else meanwhile gets right code, without that pass.
+    """
+
+    OPTION = "-disable-lsr"  # known to the version of LLVM that pyproject.toml pins; an unknown one ends the process
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                _binding().set_option("graphc", f"{self.OPTION}=true")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                _binding().set_option("graphc", f"{self.OPTION}=false")
+
+
 _llvm = _Turn()
+_as_printed = _Addresses()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_llvm.renew)  # the thread that had the lock isn't in the child
+    for shared in (_llvm, _as_printed):
+        os.register_at_fork(after_in_child=shared.renew)  # the thread that had the lock isn't in the child
 
 
 @cache
@@ -150,9 +181,10 @@ def _compile(text: str, options: Options, machine: Any) -> bytes:
     """The object of a module. machine: of that target, used by one thread at a time."""
     module, emit = _optimised(text, options, machine), _emit_unlocked()
     if emit is None:
-        return bytes(machine.emit_object(module))
+        with _as_printed:
+            return bytes(machine.emit_object(module))
     ffi = _binding().ffi
-    with ffi.OutputString() as error:
+    with ffi.OutputString() as error, _as_printed:
         buffer = emit(machine, module, 1, error)
         if not buffer:
             raise CompileError(f"LLVM can't emit the object: {error}")
@@ -300,7 +332,9 @@ def assembly(text: str, target: Target | None = None, options: Options | None = 
     target, options = target or host(), options or Options()
     with _llvm.lock:
         machine = _machine(target, options)
-        return str(machine.emit_assembly(_optimised(text, options, machine)))
+        module = _optimised(text, options, machine)
+        with _as_printed:
+            return str(machine.emit_assembly(module))
 
 
 class LinkedCode:

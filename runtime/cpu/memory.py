@@ -103,11 +103,7 @@ def address(e: Emitter, memory: Memory, const: int, terms: Sequence[Term], strid
             outer.append(Term(term.value, factor, term.multiple))
     pointer, level, align = memory.pointer, 0, memory.align
     for term in sorted(outer, key=lambda t: t.value.level):
-        level = max(level, term.value.level)
-        step = term.value.text
-        if term.factor != 1:
-            step = e.pure(f"mul nsw i64 {step}, {term.factor}", term.value.level)
-        pointer = e.pure(f"getelementptr {element}, ptr {pointer}, i64 {step}", level)
+        pointer, level = e.offset(element, pointer, level, term.value, term.factor), term.value.level
         align = gcd(align, term.factor * term.multiple * itemsize)
     if const:
         pointer = e.pure(f"getelementptr {element}, ptr {pointer}, i64 {const * copies}", level)
