@@ -15,6 +15,7 @@ from typing import Literal as OneOf
 
 from graphc.frozen import dataclass
 from graphc.ir.expr import Affine, Axis, Call, Index, Literal
+from graphc.runtime.cpu.access import accesses
 from graphc.runtime.loop.ir import (
     Accumulate,
     Alloc,
@@ -244,7 +245,13 @@ class _Stage:
             else:
                 body += (accumulator.step(value, inner),)
         body += tuple(store for s in stage.stores if (store := rewriter.store(s)) is not None)
-        return inner.over(body)
+        return inner.over(body, "serial" if self.in_memory(body, inner) else "unroll")
+
+    def in_memory(self, body: Block, inner: Tile) -> bool:
+        """Whether each row is a loop over lanes that needs no registers: written out, rows would only be more code."""
+        if inner.lanes is None or inner.lanes.extent <= inner.width or self.stage.folds:
+            return False
+        return all(access.buffer.space != "register" for access in accesses(body))
 
 
 @dataclass(frozen=True, slots=True)

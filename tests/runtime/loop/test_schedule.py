@@ -392,6 +392,27 @@ def test_rows_of_several_stages(rows: int, columns: int, transposed: bool, name:
     check(row_nest(rows, columns, transposed), TARGETS[name])
 
 
+def test_rows_that_are_loops_themselves_are_not_written_out() -> None:
+    """Of each the largest element is subtracted. Rows are folded side by side, since they share a bias."""
+    i, j = Axis("i", 64), Axis("j", 128)
+    x, b, y = Buffer("x", float32, 64 * 128), Buffer("b", float32, 128), Buffer("y", float32, 64 * 128)
+    at, largest = Offset(i * 128 + j), Var("largest", float32)
+    value = Call("add", (Load(x, at), Load(b, Offset(affine(j)))), float32)
+    stages = (
+        Stage((j,), folds=(Fold(largest, "max", value),)),
+        Stage((j,), stores=(Store(y, at, Call("sub", (value, largest), float32)),)),
+    )
+    nest = Nest("centred", (x, b, y), (i,), stages)
+    kernel = schedule_cpu(nest, TARGETS["x86-64-v4"])
+    rows = [s for s in statements(kernel.body) if isinstance(s, For) and s.axis.extent > 1 and _stores(s.body, y)]
+    assert [loop.kind for loop in rows][-2:] == ["serial", "vector"]
+    check(nest, TARGETS["x86-64-v4"])
+
+
+def _stores(block: Block, buffer: Buffer) -> bool:
+    return any(isinstance(s, Store) and s.buffer == buffer for s in statements(block))
+
+
 @pytest.mark.parametrize("columns", [5000, 20000])
 def test_locals_of_a_tile_are_bounded(columns: int) -> None:
     """Each lane has a row of its own in memory: where rows are long, fewer points are worked on at a time."""
