@@ -9,6 +9,7 @@ from dataclasses import field
 from graphc.collector import paused
 from graphc.frozen import dataclass
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.ir.rewrite import Reason, Rule, counting
 from graphc.ir.verify import verify
 from graphc.passes import cheapen as cheapening
@@ -78,11 +79,12 @@ def run(graph: Graph, stages: tuple[Stage, ...] = (*OPTIMISE, SPLIT, FUSE), chec
 
 
 def _run(graph: Graph, stages: tuple[Stage, ...], check: bool) -> list[Step]:
-    steps = [Step("trace", verify(graph, "trace") if check else graph, 0.0)]
+    known: set[Node] = set()
+    steps = [Step("trace", verify(graph, "trace", known) if check else graph, 0.0)]
     for stage in stages:
         start = time.perf_counter()
         with counting() as applied:
             graph = stage.run(graph)
         seconds = time.perf_counter() - start
-        steps.append(Step(stage.name, verify(graph, stage.name) if check else graph, seconds, dict(applied)))
+        steps.append(Step(stage.name, verify(graph, stage.name, known) if check else graph, seconds, dict(applied)))
     return steps

@@ -57,6 +57,10 @@ class Affine:
         other = affine(other)
         if not other.terms:
             return Affine(self.terms, self.const + other.const) if other.const else self
+        if not self.terms:
+            return Affine(other.terms, self.const + other.const) if self.const else other
+        if self.terms[-1][0].name < other.terms[0][0].name:
+            return Affine(self.terms + other.terms, self.const + other.const)
         total = dict(self.terms)
         for axis, coefficient in other.terms:
             total[axis] = total.get(axis, 0) + coefficient
@@ -67,8 +71,8 @@ class Affine:
         return self + affine(other) * -1
 
     def __mul__(self, factor: int) -> Affine:
-        if factor == 0:
-            return Affine()
+        if factor in (0, 1):
+            return self if factor else Affine()
         return Affine(tuple((a, c * factor) for a, c in self.terms), self.const * factor)
 
     __radd__ = __add__

@@ -92,3 +92,16 @@ def test_the_interpreter_checks_its_arguments() -> None:
         evaluate(graph, [np.zeros(3, np.float32)])
     with pytest.raises(VerifyError, match="doesn't declare"):
         evaluate(Graph((), (ew.exp(x),)), [])
+
+
+def test_types_are_inferred_once_for_several_graphs() -> None:
+    """A node that was found right is known; a wrong one is refused each time."""
+    x = _input(3)
+    right, known = ew.exp(x), set[Node]()
+    verify(Graph((x,), (right,)), known=known)
+    assert known == {right}
+    wrong = _forged(ew.NEGATIVE, (right,), TensorType((4,), float32))
+    for _ in range(2):
+        with pytest.raises(VerifyError, match="infers"):
+            verify(Graph((x,), (wrong,)), known=known)
+    assert known == {right}
