@@ -291,7 +291,8 @@ OPERATIONS: dict[str, Operation] = {
     "divide": Operation(_both(lambda m, x, y: x / (y * y + 0.7)), 2, _broadcastable),
     "maximum": Operation(_both(lambda m, x, y: m.maximum(x, y)), 2, _broadcastable),
     "minimum": Operation(_both(lambda m, x, y: m.minimum(x, m.sin(y))), 2, _broadcastable),
-    "select": Operation(_both(lambda m, x, y: m.where(x > y, m.sin(x), y * 0.5)), 2, _broadcastable),
+    # Not x > y: the mean of copies of x is x but for its last bit, which each mode may round in its own way.
+    "select": Operation(_both(lambda m, x, y: m.where(x > y + 0.013, m.sin(x), y * 0.5)), 2, _broadcastable),
     "power of": Operation(_both(lambda m, x, y: (m.abs(x) + 0.4) ** m.tanh(y)), 2, _broadcastable),
     "sum": Operation((lambda x, axes, keep: x.sum(axes, keep), lambda x, axes, keep: x.sum(axes, keep)), 1, _axes),
     "mean": Operation((lambda x, axes, keep: x.mean(axes, keep), lambda x, axes, keep: x.mean(axes, keep)), 1, _axes),
