@@ -81,16 +81,14 @@ class Heap:
                 self._blocks.append(block)
                 self._used = 0
             self._used += size
-            whole = self._blocks[-1].size
-            if self._next is None and self._used > whole - whole // 4:
-                self._next = _prepared(BLOCK)
             return self._blocks[-1].address + self._used - size
 
     def prepare(self, nbytes: int) -> None:
-        """Have the first so many bytes made ready, some time before they are needed."""
+        """Have the first so many bytes made ready, some time before they are needed; less than a block isn't worth a
+        thread, which would still be at it when products want its core."""
         with self._growing:
-            if self._next is None:
-                self._next = _prepared(max(nbytes, BLOCK))
+            if self._next is None and nbytes >= BLOCK:
+                self._next = _prepared(nbytes)
 
     def rest(self) -> None:
         """Give back what is ready, but wasn't needed."""

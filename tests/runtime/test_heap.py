@@ -96,6 +96,8 @@ def test_where_pages_cant_be_made_ready(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_was_made_ready_is_used_first() -> None:
     heap = Heap()
+    heap.prepare(BLOCK - 1)  # too little
+    assert heap._next is None
     heap.prepare(3 * BLOCK)
     kept = [heap.empty((BLOCK // 8,), F32) for _ in range(4)]
     assert heap.nbytes == 3 * BLOCK
