@@ -15,8 +15,7 @@ MASK_REGISTERS = 4  # one of so many registers is for the computation of masks
 LATENCY = 4.0  # cycles from one multiply-add to the next on the same register
 LOOP, TILE = 0.75, 20.0  # cycles of overhead of an iteration, and of starting and ending a tile
 MOST_VECTORS = 4
-VARIANT, MOST_VARIANT = 0.05, 0.09  # what another size of tiles may cost, as a share of the time; of a short time
-COMPILED = 100_000.0  # cycles a call to compile it: ten milliseconds, in three hundred calls
+VARIANT = 0.02  # what another size of tiles may cost, as a share of the time
 CODE = 0.25  # cycles to fetch an instruction from beyond the first-level cache: once a call, or more often
 FOLD_CODE = 8  # instructions, roughly, to fold the lanes of a register
 MOST_CODE = 256  # instructions, roughly, for all points of a tile with rows
@@ -57,9 +56,8 @@ def register_tiles(
                 continue
             kinds = _kinds(lanes, own, width, vectors, rows)
             each = vectors * (len(stage.folds) + facts.arithmetic / SIMPLE) + len(stage.folds) * FOLD_CODE * own
-            cycles = model.cost(vectors, rows)
-            cycles += (kinds - 1) * min(MOST_VARIANT * cycles, VARIANT * cycles + COMPILED)
-            found.append((cycles + CODE * kinds * count * each, vectors, rows))
+            cycles = model.cost(vectors, rows) * (1 + VARIANT * (kinds - 1)) + CODE * kinds * count * each
+            found.append((cycles, vectors, rows))
     return sorted(found, key=lambda option: option[0])
 
 
