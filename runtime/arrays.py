@@ -92,14 +92,17 @@ class Namespace:
         self._heap = heap
 
     def matmul(self, a: Array, b: Array) -> Any:
+        """The product of arrays of shapes (..., m, k) and (..., k, n), of one dtype."""
         return matmul(a, b, self._heap.empty)
 
     def full(self, shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Array:
+        """An array with `value` everywhere."""
         made = self._heap.empty(shape, dtype)
         made.fill(value)
         return made
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array of zeros."""
         return self.full(shape, 0, dtype)
 
     def __getattr__(self, name: str) -> Any:

@@ -35,8 +35,8 @@ def _madvise() -> Callable[[int, int, int], int]:
 class Block:
     """Private anonymous memory of `size` bytes, at least one, zeroed at first, given back when the block dies.
 
-    huge: whether to ask for huge pages. They are fewer, but the system may have to look for them: 24 MB took 1 ms where
-    it had some at hand, and 60 where it hadn't; in small pages they take 8.
+    huge: whether to ask for huge pages. They are fewer, but where the system has none at hand it looks for them, which
+    takes far longer than small ones do.
     """
 
     __slots__ = ("_memory", "_view", "address", "size")

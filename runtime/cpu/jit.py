@@ -73,7 +73,7 @@ class _Turn:
 
 class _Addresses:
     """Within this context LLVM leaves the addresses in loops as they are printed. The printer steps them from iteration
-    to iteration (see Emitter.offset); LLVM's own pass for that found nothing better and took a third of its time.
+    to iteration (see Emitter.offset); LLVM's own pass for that finds nothing better, and takes long.
 
     This is an option of the whole process: who compiles something else meanwhile gets right code, without that pass.
     """

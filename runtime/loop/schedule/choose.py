@@ -27,7 +27,7 @@ TILES_TRIED = 6  # of the cheapest by arithmetic, to see which moves less data
 # Cycles to copy one element into the order that lanes want; by squares in registers; if neighbours stay such.
 PACK, PACK_SQUARES, PACK_RUNS = 2.1, 0.5, 0.2
 OFTEN = 512  # uses of each element of an operand, after which a copy where vectors are loaded whole costs little
-ACROSS = 0.03  # lost where they are loaded as they lie: up to 0.2 if they cross lines, as those of an argument may
+ACROSS = 0.03  # of the time, lost where they are loaded as they lie: those of an argument may cross lines
 MOST_PACKED = 256 << 10  # bytes of a packed operand, per thread
 MOST_LOCALS = 512 << 10  # bytes of a tile's own memory
 MANY_STREAMS = 4  # arrays that an epilogue reads or writes
