@@ -12,7 +12,6 @@
 Arrays follow the Python array API standard; `nn`, `optim` and autograd follow PyTorch.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from graphc.composed import house, set_eager_kernels
@@ -50,6 +49,7 @@ from graphc.errors import (
     TraceError,
     VerifyError,
 )
+from graphc.forking import import_module
 from graphc.gradcheck import gradcheck, gradgradcheck
 from graphc.ir.text import print_graph
 from graphc.ops.contraction import einsum
@@ -302,7 +302,7 @@ __all__ = [
 ]
 
 _KERNELS = "graphc.runtime.eager"  # entered when eager mode first has much to do
-house.provide(lambda: importlib.import_module(_KERNELS).kernels)
+house.provide(lambda: import_module(_KERNELS).kernels)
 
 # Rooms that `import graphc` doesn't enter: each is imported when its name is first used.
 _LATER = {
@@ -322,7 +322,7 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
-    module = importlib.import_module(_LATER[name])
+    module = import_module(_LATER[name])
     value = globals()[name] = getattr(module, name, module)
     return value
 

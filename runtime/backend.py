@@ -7,7 +7,6 @@ machine code is in the cache takes milliseconds, importing a compiler takes a te
 from __future__ import annotations
 
 import abc
-import importlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from graphc.errors import DeviceError
+from graphc.forking import import_module
 from graphc.frozen import dataclass
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
@@ -91,7 +91,7 @@ class CpuBackend(Backend):
 
     @property
     def compiler(self) -> ModuleType:
-        return importlib.import_module("graphc.runtime.cpu.build")
+        return import_module("graphc.runtime.cpu.build")
 
     def begin(self) -> None:
         begin_library()
@@ -144,7 +144,7 @@ class CudaBackend(Backend):
 
     @property
     def compiler(self) -> ModuleType:
-        return importlib.import_module("graphc.runtime.cuda.build")
+        return import_module("graphc.runtime.cuda.build")
 
     def begin(self) -> None:
         """Nothing takes long enough."""

@@ -14,7 +14,6 @@ Where only the arrays' sizes are new, the program is made in the background (run
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 import math
 import threading
@@ -28,6 +27,7 @@ import numpy.typing as npt
 
 from graphc.captures import ArgumentSource, ArraySource, GradSource, NumberSource, Source, TensorSource, Trace
 from graphc.errors import AliasError, ArgumentError, TraceError
+from graphc.forking import import_module
 from graphc.frozen import dataclass
 from graphc.guards import Guard, Never
 from graphc.interpreter import active
@@ -95,7 +95,7 @@ class Specialisation:
 
     def steps(self) -> list[Step]:
         """The graph after tracing and after each pass. Runs the passes again: the graphs aren't kept."""
-        ran: list[Step] = importlib.import_module("graphc.passes.pipeline").run(self.trace.graph)
+        ran: list[Step] = import_module("graphc.passes.pipeline").run(self.trace.graph)
         return ran
 
     def settled(self) -> bool:
@@ -353,7 +353,7 @@ class CompiledFunction(Generic[P, R]):
         tracked = any(isinstance(owner, Tensor) and owner.requires_grad for owner in owners)
         state = {output: number for number, output in traced.writes}
         if background:
-            meanwhile = importlib.import_module("graphc.runtime.meanwhile")
+            meanwhile = import_module("graphc.runtime.meanwhile")
             run, waiting = meanwhile.begun(backend, traced.graph, state, seconds)
             made = Specialisation(traced, backend, run, tracked, seconds, waiting, meanwhile.maker(backend))
         else:
@@ -378,7 +378,7 @@ class CompiledFunction(Generic[P, R]):
         state = {output: number for number, output in newest.trace.writes}
         steps = newest.steps()
         program = newest.backend.program(steps[-1].graph, state)
-        report: Explanation = importlib.import_module("graphc.runtime.explain").explain(
+        report: Explanation = import_module("graphc.runtime.explain").explain(
             newest.trace, steps, program, self.history, dict(newest.seconds)
         )
         return report

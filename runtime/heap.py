@@ -90,7 +90,7 @@ class Heap:
             if self._next is None and nbytes >= BLOCK:
                 self._next = _prepared(nbytes)
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Give back what is ready, but wasn't needed."""
         with self._growing:
             self._next = None

@@ -24,7 +24,6 @@ What else was thought of, with measurements on two cores (LeNet, MLP, GPT steps 
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ import numpy.typing as npt
 
 from graphc.collector import paused
 from graphc.errors import CompileError
+from graphc.forking import import_module
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 
@@ -53,7 +53,7 @@ _COMPILING = 2e-3  # of a node
 _CALL = 5e-6  # of a NumPy function
 _ELEMENT = 1e-9  # read or written
 _PRODUCT = 5e-11  # a multiplication and an addition in a contraction
-# Of the bytes of all values that are traced, what is alive at once, derivatives included: 0.2 to 0.6 of training steps
+# Of the bytes of all values that are traced, what a training step has alive at once at least, derivatives included
 _ALIVE = 0.25
 _MOST = 2**26  # bytes of memory that are made ready before it is known what is needed
 # What a graph's numbers need; both simplify as well. The other passes make it fast.
@@ -67,7 +67,7 @@ class Meanwhile:
     """
 
     def __init__(self, order: Order, seconds: Times) -> None:
-        pipeline = importlib.import_module("graphc.passes.pipeline")
+        pipeline = import_module("graphc.passes.pipeline")
         heap = Heap()
         heap.prepare(min(_MOST, int(_ALIVE * sum([node.type.nbytes for node in order.graph.nodes]))))
         with timed(seconds, "passes that numbers need"), paused():
@@ -113,7 +113,7 @@ class Meanwhile:
 
     def _compiled(self) -> Run:
         self._steps = ()
-        worker = importlib.import_module("graphc.runtime.worker").worker  # imported here, where nobody waits
+        worker = import_module("graphc.runtime.worker").worker  # imported here, where nobody waits
         if not (self._order.ready or worker.compile(self._order)) and worker.closed:
             raise CompileError("the program ended before this was compiled.")
         return self._order.build(self._seconds)

@@ -81,7 +81,7 @@ class Nodewise:
         for output, source in self._state.items():
             given[source][...] = found[output]
             found[output] = given[source]
-        self._heap.rest()
+        self._heap.release()
         return found
 
     def _apart(self, given: Sequence[Array], found: Sequence[Array]) -> list[Array]:

@@ -22,6 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {"graphc": "graphc", "passes": "graphc.passes", "runtime": "graphc.runtime"}
 FACE = 5
+LATE_IMPORTS = "graphc.forking"  # what imports by name for the others
 
 # Imported by one module each, inside the function that needs it: they are heavy, or extras that may be absent.
 DRIVEN = ("cuda", "cupy", "llvmlite", "matplotlib", "networkx", "pooch", "safetensors")
@@ -93,7 +94,7 @@ def targets(node: ast.AST, module: str, package: str, known: frozenset[str]) -> 
             return [full if (full := f"{base}.{alias.name}") in known else base for alias in node.names]
         case ast.Call(func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module")):
             name = node.args[0] if node.args else None
-            if floor(module) == FACE and not isinstance(name, ast.Constant):
+            if (floor(module) == FACE or module == LATE_IMPORTS) and not isinstance(name, ast.Constant):
                 return []  # the face stands above every room, and opens some of them when they are first asked for
             assert isinstance(name, ast.Constant), f"{module}:{node.lineno}: the name of an imported module is computed"
             return [str(name.value)]

@@ -6,8 +6,6 @@ So common subexpressions never exist, equality is identity, and a derivative can
 from __future__ import annotations
 
 import itertools
-import os
-import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphc.errors import VerifyError
+from graphc.forking import whole
 from graphc.ir import origin as provenance
 from graphc.ir.origin import Origin
 from graphc.primitive import Fact, Primitive
@@ -177,10 +176,8 @@ def _forget(entry: Any) -> None:
 
 _interned: dict[tuple[Any, ...], _Entry] = {}
 # What looks and then writes holds this, or two threads could make one node twice. Re-entrant, since a garbage
-# collection may run `_forget` anywhere; taken around a fork, so that a child never finds it held by a thread it lacks.
-_writing = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
+# collection may run `_forget` anywhere.
+_writing = whole.lock()
 _NO_ATTRS: Mapping[str, Any] = MappingProxyType({})
 
 

@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from graphc.errors import CompileError
+from graphc.forking import whole
 from graphc.frozen import dataclass
 from graphc.runtime.cpu.bundle import bundle, objects
 from graphc.runtime.cpu.target import NATIVE, Target, host
@@ -61,16 +62,6 @@ def version() -> str:
     return str(llvmlite.__version__)
 
 
-class _Turn:
-    """Whose turn it is to use the machines that are shared."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        self.lock = threading.Lock()
-
-
 class _Addresses:
     """Within this context LLVM leaves the addresses in loops as they are printed. The printer steps them from iteration
     to iteration (see Emitter.offset); LLVM's own pass for that finds nothing better, and takes long.
@@ -81,9 +72,6 @@ class _Addresses:
     OPTION = "-disable-lsr"  # known to the version of LLVM that pyproject.toml pins; an unknown one ends the process
 
     def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
 
@@ -100,19 +88,18 @@ class _Addresses:
                 _binding().set_option("graphc", f"{self.OPTION}=false")
 
 
-_llvm = _Turn()
+# All below that calls LLVM stands in `whole`: llvmlite and LLVM have locks of their own.
+_turn = threading.Lock()  # to use the machines that are shared
 _as_printed = _Addresses()
-if hasattr(os, "register_at_fork"):
-    for shared in (_llvm, _as_printed):
-        os.register_at_fork(after_in_child=shared.renew)  # the thread that had the lock isn't in the child
 
 
 @cache
 def _binding() -> ModuleType:
-    import llvmlite.binding as llvm
+    with whole:
+        import llvmlite.binding as llvm
 
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
     return llvm  # type: ignore[no-any-return]
 
 
@@ -120,7 +107,8 @@ def host_cpu() -> tuple[str, str]:
     """LLVM's name of this CPU and its features, "+avx2,-avx512f,...". The name alone may promise too much:
     a virtual machine can lack what the chip has."""
     llvm = _binding()
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    with whole:
+        return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
 def _new_machine(target: Target, options: Options) -> Any:
@@ -173,7 +161,7 @@ def compile_text(text: str, target: Target | None = None, options: Options | Non
     Raises CompileError if LLVM can't parse or verify the text.
     """
     target, options = target or host(), options or Options()
-    with _llvm.lock:
+    with whole, _turn:
         return _compile(text, options, _machine(target, options))
 
 
@@ -280,11 +268,15 @@ class Compilation:
 
     def _work(self) -> None:
         try:
-            machine = _new_machine(self._target, self._options)
+            with whole:
+                machine = _new_machine(self._target, self._options)
             while (task := self._waiting.get()) is not None:
                 if not self._errors:
                     number, text = task
-                    self._objects[number] = _compile(text, self._options, machine)
+                    with whole:
+                        self._objects[number] = _compile(text, self._options, machine)
+            with whole:
+                del machine
         except BaseException as error:  # handed to whoever asks for the result
             self._errors.append(error)
 
@@ -313,8 +305,16 @@ class _Fair:
             if self._inside == 0:
                 sys.setswitchinterval(self._usual)
 
+    def renew(self) -> None:
+        """In a forked child, which lacks the threads that were inside."""
+        if self._inside:
+            sys.setswitchinterval(self._usual)
+        self.__init__()  # type: ignore[misc]
+
 
 _FAIR = _Fair()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_FAIR.renew)
 
 
 @contextmanager
@@ -330,7 +330,7 @@ def fair() -> Iterator[None]:
 def assembly(text: str, target: Target | None = None, options: Options | None = None) -> str:
     """The assembly listing of what compile_text makes, for people."""
     target, options = target or host(), options or Options()
-    with _llvm.lock:
+    with whole, _turn:
         machine = _machine(target, options)
         module = _optimised(text, options, machine)
         with _as_printed:
@@ -345,22 +345,24 @@ class LinkedCode:
 
     def __init__(self, data: bytes, symbols: Mapping[str, int]) -> None:
         llvm = _binding()
-        machine = _new_machine(host(), Options())
-        self._jit = llvm.create_lljit_compiler(machine, use_jit_link=True, suppress_errors=True)
-        linker = llvm.JITLibraryBuilder()
-        for part in objects(data):
-            linker.add_object_img(part)
-        for name, address in symbols.items():
-            linker.import_symbol(name, address)
-        try:
-            self._held = [linker.add_current_process().link(self._jit, "graphc")]
-        except RuntimeError as error:
-            raise CompileError(f"LLVM can't load the object: {error}") from None
+        with whole:
+            machine = _new_machine(host(), Options())
+            self._jit = llvm.create_lljit_compiler(machine, use_jit_link=True, suppress_errors=True)
+            linker = llvm.JITLibraryBuilder()
+            for part in objects(data):
+                linker.add_object_img(part)
+            for name, address in symbols.items():
+                linker.import_symbol(name, address)
+            try:
+                self._held = [linker.add_current_process().link(self._jit, "graphc")]
+            except RuntimeError as error:
+                raise CompileError(f"LLVM can't load the object: {error}") from None
 
     def address(self, name: str) -> int:
         """Where function `name` starts. Raises CompileError if there is none."""
         try:
-            found = self._jit.lookup("graphc", name)
+            with whole:
+                found = self._jit.lookup("graphc", name)
         except RuntimeError as error:
             raise CompileError(f"the object defines no function {name!r}: {error}") from None
         self._held.append(found)  # memory is given back when the last reference to it goes
@@ -368,6 +370,7 @@ class LinkedCode:
 
     def close(self) -> None:
         """Give the memory back; no function of the object may be running or be called again."""
-        for held in self._held:
-            held.close()
-        self._jit.close()
+        with whole:
+            for held in self._held:
+                held.close()
+            self._jit.close()

@@ -444,7 +444,12 @@ print(seen, made, float(x.grad.numpy().astype(np.float64).sum()).hex())
 def _output(cache: str, *arguments: str) -> str:
     environment = {**os.environ, "GRAPHC_CACHE_DIR": cache, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     ).stdout
 
 

@@ -90,7 +90,7 @@ def test_where_pages_cant_be_made_ready(monkeypatch: pytest.MonkeyPatch) -> None
     heap.prepare(BLOCK)
     array = heap.empty((BLOCK // 8,), F32)
     array.fill(1)
-    heap.rest()
+    heap.release()
     assert array.sum() == array.size
 
 
