@@ -15,8 +15,7 @@ for pow 6 million pairs. "No FMA" is baseline x86-64, which has no fused multipl
     sin         1.53     0.64       1.43     1.75
     cos         1.53     0.64       1.45     1.78
     pow         0.53     0.53       0.91     0.91
-    rsqrt       0.50     0.50       0.50     0.50
-    sqrt        0.50     0.50       0.50     0.50      abs and floor are exact
+    abs and floor are exact; sqrt and quotients are the processor's, which rounds them correctly
 
 Polynomials are minimax fits by Remez' exchange at 160 bits; the coefficients were rounded one after the other,
 lowest power first, and the rest fitted again after each. The comments beside them name interval and error, which
@@ -46,8 +45,6 @@ UNARY: dict[str, Callable[[Builder, Value], Value]] = {
     "sin": trigonometric.sin,
     "cos": trigonometric.cos,
     "erf": error_function.erf,
-    "rsqrt": power.rsqrt,
-    "sqrt": Builder.sqrt,
     "abs": Builder.abs,
     "floor": Builder.floor,
 }

@@ -308,9 +308,6 @@ class Builder:
     def abs(self, x: Value) -> Value:
         return self.call(f"llvm.fabs.{x.type.suffix}", x.type, [x])
 
-    def sqrt(self, x: Value) -> Value:
-        return self.call(f"llvm.sqrt.{x.type.suffix}", x.type, [x])
-
     def copysign(self, magnitude: Value, sign: Value) -> Value:
         return self.call(f"llvm.copysign.{sign.type.suffix}", sign.type, [magnitude, sign])
 

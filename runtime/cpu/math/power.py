@@ -1,7 +1,5 @@
-"""pow and rsqrt.
-
-pow(x, y) = exp(y log(x)) magnifies the error of log(x) by up to 745: log is computed to about 2^-64 relative, as a
-sum of two float64 numbers; for float32, plain float64 carries enough.
+"""pow(x, y) = exp(y log(x)), which magnifies the error of log(x) by up to 745: log is computed to about 2^-64
+relative, as a sum of two float64 numbers; for float32, plain float64 carries enough.
 """
 
 from __future__ import annotations
@@ -99,26 +97,3 @@ def _extended_log(b: Builder, x: Value) -> tuple[Value, Value]:
     log_low = log_low + (v_low + (s_low + s_low))
     total, lost = b.fast_two_sum(e * LN2_HIGH[float64], log)
     return b.fast_two_sum(total, lost + b.fma(e, LN2_LOW[float64], log_low))
-
-
-def rsqrt(b: Builder, x: Value) -> Value:
-    """1 / sqrt(x), which may be 1.5 ULP off, and one step of Newton's method from it."""
-    if b.fused:
-        y = 1.0 / b.sqrt(x)
-        product = x * y
-        error = b.fma(-b.fma(x, y, -product), y, b.fma(-product, y, 1.0))
-        better = b.fma(0.5 * y, error, y)
-    elif b.dtype is float32:
-        wide = b.double()
-        return (1.0 / wide.sqrt(x.cast("fpext", wide.T))).cast("fptrunc", b.T)
-    else:
-        tiny = x < 2.0**-960
-        scaled = tiny.select(x * 2.0**108, x)
-        root = b.sqrt(scaled)
-        y = 1.0 / root
-        product, rounding = b.two_product(y, root)
-        square, square_rounding = b.two_product(root, root)
-        error = ((1.0 - product) - rounding) - 0.5 * (((scaled - square) - square_rounding) * y * y)
-        better = y + y * error
-        y, better = tiny.select(y * 2.0**54, y), tiny.select(better * 2.0**54, better)
-    return error.equals(error).select(better, y)  # 0 and inf: y is right, and the error NaN
