@@ -13,6 +13,10 @@ def paused() -> Iterator[None]:
 
     Graphs hold no cycles, so counting references frees them; the collector would walk every living node again each
     time that their number has grown by a quarter, which makes work on large graphs slower than linear.
+
+    What is left afterwards counts as old: the collector, which goes through the young objects as soon as it is back,
+    took a tenth of the time that tracing and the passes took. What others made young meanwhile grows old with it, and
+    is collected with the old.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -20,4 +24,7 @@ def paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # else the user keeps objects out of the collector's reach
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

@@ -19,7 +19,7 @@ import math
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import getitem
 from types import (
@@ -43,6 +43,8 @@ from graphc.types import DType
 
 MISSING = object()
 PLAIN = (bool, int, float, complex, str, bytes, type(None), DType, np.dtype, np.generic, slice, range)
+_INERT = (*PLAIN, BuiltinFunctionType)
+_SETTINGS = (*PLAIN, tuple, list, dict, Tensor, np.ndarray)
 # names that make code read attributes which it doesn't name
 _DYNAMIC = frozenset({"getattr", "hasattr", "vars", "__dict__", "attrgetter", "asdict", "astuple", "fields"})
 # library code calls these on the user's objects
@@ -185,6 +187,7 @@ class Walk:
         self.iterators: dict[int, str] = {}  # id of an iterator -> its name
         self.groups: list[tuple[str, ParamGroup, dict[str, Any]]] = []  # an optimizer's: name, group, copy
         self.containers: list[tuple[str, Any]] = []  # lists and dicts that outlive the call
+        self._lent: dict[type, list[tuple[str, bool]]] = {}  # what objects have from their class
         self._seen: set[int] = set()
         self._keep: list[Any] = []  # objects whose ids are in _seen stay alive
         self._before = before
@@ -238,7 +241,7 @@ class Walk:
         self._value(name, value)
 
     def _value(self, name: str, value: Any) -> None:
-        if isinstance(value, (*PLAIN, BuiltinFunctionType)) or id(value) in self._seen:
+        if isinstance(value, _INERT) or id(value) in self._seen:
             return
         self._seen.add(id(value))
         self._keep.append(value)
@@ -337,20 +340,34 @@ class Walk:
 
     def _inherited(self, name: str, value: Any, own: dict[str, Any], every: bool) -> None:
         """What an object has from its class, until it gets its own: numbers and the like, slots, methods."""
-        done: set[str] = set(own)
-        for base in type(value).__mro__[:-1]:
-            if not is_library(base.__module__):
+        cls = type(value)
+        if cls not in self._lent:
+            self._lent[cls] = list(self._lending(cls, every))
+        for key, setting in self._lent[cls]:
+            if key in own:
+                continue
+            if setting:
+                now = getattr(value, key, MISSING)
+                self._add(f"{name}.{key}", partial(getattr, value, key), now)
+                self._value(f"{name}.{key}", now)
+            else:
+                self._add(f"{name}.{key}", partial(dict.get, own, key, MISSING), MISSING)
+
+    def _lending(self, cls: type, every: bool) -> Iterator[tuple[str, bool]]:
+        """What guards of a class's objects are about: names, and whether they are of values or of methods."""
+        done: set[str] = set()
+        for base in cls.__mro__[:-1]:
+            library = is_library(base.__module__)
+            if not library:
                 self._value(base.__name__, base)
             for key, found in vars(base).items():
                 if key in done or not (every or key in self._attributes):
                     continue
                 done.add(key)
                 if isinstance(found, MemberDescriptorType) or _is_setting(key, found):
-                    now = getattr(value, key, MISSING)
-                    self._add(f"{name}.{key}", partial(getattr, value, key), now)
-                    self._value(f"{name}.{key}", now)
-                elif isinstance(found, FunctionType) and key in self._attributes and not is_library(base.__module__):
-                    self._add(f"{name}.{key}", partial(dict.get, own, key, MISSING), MISSING)
+                    yield key, True
+                elif isinstance(found, FunctionType) and key in self._attributes and not library:
+                    yield key, False
 
     def _class(self, name: str, cls: type) -> None:
         """What code reads of a class of the user's: its settings and functions."""
@@ -378,7 +395,7 @@ class Walk:
 
 def _is_setting(key: str, value: Any) -> bool:
     """Whether a class attribute is a value rather than a method or a descriptor."""
-    return isinstance(value, (*PLAIN, tuple, list, dict, Tensor, np.ndarray)) and not key.startswith("__")
+    return isinstance(value, _SETTINGS) and not key.startswith("__")
 
 
 def _is_traced(value: Any) -> bool:

@@ -490,9 +490,12 @@ class Tracer(Interpreter):
             self.hook(tensor, keep)
 
 
+_KNOWN = (*PLAIN, tuple, np.ndarray)
+
+
 def _known(x: Any) -> bool:
     """Whether an argument runs no code of the user's, whatever is done with it."""
-    return is_internal(type(x).__module__) or isinstance(x, (*PLAIN, tuple, np.ndarray))
+    return is_internal(type(x).__module__) or isinstance(x, _KNOWN)
 
 
 def _total(parts: Sequence[Node]) -> Node:

@@ -9,8 +9,10 @@ from graphc.autodiff import Carrier, pull, push
 from graphc.ir import origin
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node, topological
+from graphc.ir.rewrite import Rewriter, Rule, rewrite
 from graphc.ops.marks import GRADIENT, LEAF, STOP_GRADIENT, TANGENT
 from graphc.ops.movement import zeros_as
+from graphc.passes.simplify import UNMARK
 from graphc.primitive import Value
 
 
@@ -27,8 +29,12 @@ class _Formulas(Carrier[Node]):
         return origin.during(origin.derivative_of(vertex))
 
 
-def differentiate(graph: Graph) -> Graph:
-    """No `gradient`, `tangent`, `stop_gradient` or `leaf` is left. Innermost first; linear in each sweep."""
+def differentiate(graph: Graph, before: Sequence[Rule] = (), after: Sequence[Rule] = ()) -> Graph:
+    """No `gradient`, `tangent`, `stop_gradient` or `leaf` is left. Innermost first; linear in each sweep.
+
+    before: rules applied to what derivatives are taken of. after: rules applied to everything, once they are taken; as
+    `rewrite` would, but nothing is built twice.
+    """
     groups: dict[tuple[Node, Node, bool], list[Node]] = {}
     marked, derivatives = False, []
     for node in graph.nodes:
@@ -38,8 +44,9 @@ def differentiate(graph: Graph) -> Graph:
             derivatives.append(node)
         marked = marked or node.op in (GRADIENT, TANGENT, LEAF, STOP_GRADIENT)
     if not marked:
-        return graph
+        return rewrite(graph, after) if after else graph
     done: dict[Node, Node] = {}
+    rewriter = Rewriter(before, len(graph.nodes))
     for node in topological(derivatives):  # what lies beyond is built once, when no mark is left
         if node in done:
             continue
@@ -49,7 +56,10 @@ def differentiate(graph: Graph) -> Graph:
             done[node] = _expand_tangent([done[n] for n in node.inputs])
         else:
             done[node] = node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
-    return Graph(graph.inputs, _unmarked(graph, done))
+            if before:
+                with origin.during(rewriter.building):
+                    done[node] = rewriter.settle(done[node])
+    return Graph(graph.inputs, _finished(graph, done, after))
 
 
 def _sweep_of(mark: Node) -> tuple[Node, Node, bool]:
@@ -82,21 +92,16 @@ def _expand_tangent(operands: Sequence[Node]) -> Node:
     return zeros_as(y, y.type.dtype) if t is None else t  # type: ignore[no-any-return]
 
 
-def _unmarked(graph: Graph, expanded: Mapping[Node, Node]) -> list[Node]:
-    """The graph's outputs without the marks that only differentiation reads. expanded: nodes that were built anew."""
-    done: dict[Node, Node] = {}
-
-    def unmark(node: Node) -> Node:
-        if node.op is STOP_GRADIENT or node.op is LEAF:
-            return done[node.inputs[0]]
-        return node.replace(tuple([done[n] for n in node.inputs])) if node.inputs else node
-
+def _finished(graph: Graph, expanded: Mapping[Node, Node], rules: Sequence[Rule]) -> list[Node]:
+    """The graph's outputs without marks, and rewritten. expanded: nodes that were built anew."""
     beyond = [node for node in graph.nodes if node not in expanded]
     read = dict.fromkeys(x for node in beyond for x in node.inputs if x in expanded)
     read |= dict.fromkeys(x for x in graph.outputs if x in expanded)
-    for node in topological([expanded[x] for x in read]):
-        done[node] = unmark(node)
-    done |= {x: done[expanded[x]] for x in read}
-    for node in beyond:
-        done[node] = unmark(node)
-    return [done[n] for n in graph.outputs]
+    rewriter = Rewriter((UNMARK, *rules), 2 * len(graph.nodes))
+    with origin.during(rewriter.building):
+        for node in topological([expanded[x] for x in read]):
+            rewriter.settle(node)
+        rewriter.final.update({x: rewriter.final[expanded[x]] for x in read})
+        for node in beyond:
+            rewriter.settle(node)
+    return [rewriter.final[n] for n in graph.outputs]

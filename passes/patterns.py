@@ -19,7 +19,9 @@ def is_number(node: Node, number: float) -> bool:
     if node.op is not CONSTANT:
         return False
     found = node.attrs["value"].number
-    return found is not None and bool(found == number) and bool(np.signbit(found) == np.signbit(number))
+    if found is None or found != number:
+        return False
+    return number != 0 or bool(np.signbit(found) == np.signbit(number))
 
 
 def as_type_of(result: Node, node: Node) -> Node | None:

@@ -9,7 +9,7 @@ from graphc.ir.node import CONSTANT, Node, constant, constant_value
 from graphc.ir.rewrite import Rule, rewrite
 from graphc.ops import elementwise as ew
 from graphc.ops import movement as mv
-from graphc.ops.marks import STOP_GRADIENT
+from graphc.ops.marks import LEAF, STOP_GRADIENT
 from graphc.passes import structure
 from graphc.passes.patterns import as_type_of, is_number
 from graphc.primitive import Fact
@@ -145,8 +145,8 @@ RULES = (
 )
 
 
-# Once derivatives are formulas, nothing reads what they stop at.
-UNMARK = Rule("unmark", lambda node: node.inputs[0], "derivatives are taken", ops=(STOP_GRADIENT,))
+# Once derivatives are formulas, nothing reads what they are taken by, and what they stop at.
+UNMARK = Rule("unmark", lambda node: node.inputs[0], "derivatives are taken", ops=(STOP_GRADIENT, LEAF))
 
 
 def simplify(graph: Graph) -> Graph:

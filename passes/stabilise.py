@@ -358,11 +358,14 @@ RULES = (
 )
 
 
+STABLE = (*simplify.RULES, *RULES)  # simplifies as well: what rules build
+
+
 def stabilise(graph: Graph) -> Graph:
-    """The same function of real numbers, by formulas that keep more digits. Simplifies as well: what rules build."""
-    return rewrite(graph, (*simplify.RULES, *RULES))
+    """The same function of real numbers, by formulas that keep more digits."""
+    return rewrite(graph, STABLE)
 
 
 def stabilise_derivative(graph: Graph) -> Graph:
     """stabilise, once no derivative is left to take."""
-    return rewrite(graph, (simplify.UNMARK, *simplify.RULES, *RULES))
+    return rewrite(graph, (simplify.UNMARK, *STABLE))

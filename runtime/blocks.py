@@ -22,7 +22,6 @@ HUGE_PAGE = 2 * 2**20
 LENT = 2**20  # results of so many bytes and more are kept for reuse; below, malloc does that itself
 KEEP = 4  # blocks that wait for their next use, of one size
 _POPULATE_WRITE = 23  # of madvise, since Linux 5.14; an older one says that it doesn't know it
-_AT_ONCE = 2**19
 
 
 @cache
@@ -58,10 +57,8 @@ class Block:
     def populate(self) -> None:
         """Have the system give pages now rather than when they are first written to. Another thread may use the memory
         and the interpreter lock meanwhile. Does nothing where the system can't be told."""
-        if sys.platform != "linux":
-            return
-        for start in range(0, self.size, _AT_ONCE):  # whoever maps memory meanwhile waits for the part
-            _madvise()(self.address + start, min(_AT_ONCE, self.size - start), _POPULATE_WRITE)
+        if sys.platform == "linux":  # in one call: after each the thread would wait for the interpreter lock
+            _madvise()(self.address, self.size, _POPULATE_WRITE)
 
     def forget(self) -> None:
         """Give the memory back to the system, but not its place: what was in it may be zeros now."""

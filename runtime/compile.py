@@ -358,6 +358,8 @@ class CompiledFunction(Generic[P, R]):
             made = Specialisation(traced, backend, run, tracked, seconds, waiting, meanwhile.maker(backend))
         else:
             made = Specialisation(traced, backend, backend.build(traced.graph, state, seconds), tracked, seconds)
+            if self._background and "passes" in seconds:  # compiled, which takes so long that this isn't noticed
+                import_module("graphc.runtime.meanwhile")
         name = getattr(self._function, "__qualname__", repr(self._function))
         self._history.append(Compilation(reason, seconds, made.waiting))
         log.info("compiled %s: %s", name, self._history[-1])

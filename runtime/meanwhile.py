@@ -58,8 +58,6 @@ _PRODUCT = 5e-11  # a multiplication and an addition in a contraction
 # Of the bytes of all values that are traced, what a training step has alive at once at least, derivatives included
 _ALIVE = 0.25
 _MOST = 2**26  # bytes of memory that are made ready before it is known what is needed
-# What a graph's numbers need; both simplify as well. The other passes make it fast.
-_NEEDED = ("stabilise", "differentiate", "stabilise derivative")
 
 
 class Meanwhile:
@@ -73,9 +71,8 @@ class Meanwhile:
         heap = Heap()
         heap.prepare(min(_MOST, int(_ALIVE * sum([node.type.nbytes for node in order.graph.nodes]))))
         with timed(seconds, "passes that numbers need"), paused():
-            stages = tuple(stage for stage in pipeline.OPTIMISE if stage.name in _NEEDED)
             # kept for a while: to free thousands of nodes takes milliseconds, which the first call needn't wait for
-            self._steps: Sequence[Step] = pipeline.run(order.graph, stages, check=False)
+            self._steps: Sequence[Step] = pipeline.run(order.graph, pipeline.NUMBERS, check=False)
             self._nodewise: Nodewise | None = Nodewise(self._steps[-1].graph, order.state, heap)
         self._order = order
         self._seconds = seconds

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from graphc.ir.graph import Graph
 from graphc.ir.node import CONSTANT, INPUT, Node
+from graphc.primitive import Primitive
 from graphc.records import thread
 from graphc.types import Shape
 
@@ -122,24 +123,33 @@ def _run(steps: Sequence[_Step], values: list[Any], empty: Callable[[Shape, np.d
 def _steps(graph: Graph, slots: Mapping[Node, int], given_out: set[Node], namespace: Namespace) -> list[_Step]:
     last: dict[Node, Node] = {}
     for node in graph.nodes:
-        last.update(dict.fromkeys(node.inputs, node))
-    kept = {*graph.inputs, *graph.outputs}
+        for x in node.inputs:
+            last[x] = node
+    lasting = {*graph.inputs, *graph.outputs}
     own: set[Node] = set()  # results of ufuncs, of which no view can have been taken
+    functions: dict[Primitive, tuple[bool, Callable[..., Any]]] = {}  # whether it is a ufunc
     steps: list[_Step] = []
     for node in graph.nodes:
-        if node.op in (INPUT, CONSTANT):
+        op = node.op
+        if op is INPUT or op is CONSTANT:
+            lasting.add(node)
             continue
-        operands = tuple([slots[x] for x in node.inputs])
-        dying = [x for x in dict.fromkeys(node.inputs) if last[x] is node and x not in kept and x.op is not CONSTANT]
-        function, over, new = node.op.ufunc, -1, None
-        if function is None or node.op.contraction:
-            function = partial(node.op.eval, namespace)
+        dying = [x for x in node.inputs if last[x] is node and x not in lasting]
+        if op not in functions:
+            ufunc = None if op.contraction else op.ufunc
+            functions[op] = ufunc is not None, ufunc or partial(op.eval, namespace)
+        plain, function = functions[op]
+        over, new = -1, None
+        if not plain:
             own.difference_update(node.inputs)
-        elif node.shape:  # a ufunc's result without dimensions is no array
-            over = next((slots[x] for x in dying if x in own and x.type == node.type), -1)
+        elif node.type.shape:  # a ufunc's result without dimensions is no array
+            for x in dying:
+                if x in own and x.type == node.type:
+                    over = slots[x]
+                    break
             if over < 0 and node not in given_out and node.type.nbytes >= LEAST:
                 new = node.shape, node.dtype.numpy
             own.add(node)
-        dead = tuple([slots[x] for x in dying])
+        operands, dead = tuple([slots[x] for x in node.inputs]), tuple([slots[x] for x in dying])
         steps.append(_Step(function, operands, node.attrs, slots[node], over, new, dead))
     return steps

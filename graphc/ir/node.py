@@ -197,7 +197,7 @@ def make(op: Primitive, inputs: Sequence[Node], attrs: Mapping[str, Any], origin
     if found is not None:
         return found
     inferred = op.infer(*[n.type for n in inputs], **attrs)
-    frozen = MappingProxyType(dict(attrs)) if attrs else _NO_ATTRS
+    frozen = attrs if type(attrs) is MappingProxyType else MappingProxyType(dict(attrs)) if attrs else _NO_ATTRS
     node = Node(op, inputs, frozen, inferred, origin or provenance.current())
     entry = _Entry(node, _forget)
     entry.key = key

@@ -73,12 +73,12 @@ def counting() -> Iterator[Counter[str]]:
         _told.applied = before
 
 
-class _Rewriter:
-    """The state of one rewrite: `final` maps each node to what it becomes."""
+class Rewriter:
+    """The state of one rewrite, of about so many nodes: `final` maps each to what it becomes."""
 
-    def __init__(self, rules: Sequence[Rule], most: int) -> None:
+    def __init__(self, rules: Sequence[Rule], nodes: int) -> None:
         self.rules = rules
-        self.left = most
+        self.left = _MOST_STEPS * (nodes + 1)
         self.by_op: dict[Primitive, tuple[Rule, ...]] = {}
         self.final: dict[Node, Node] = {}
         self.building = origin.Rewriting()
@@ -87,15 +87,16 @@ class _Rewriter:
         """What `node` becomes. Iterative: what a rule builds is rewritten in its turn, however deep."""
         final = self.final
         replaced: dict[Node, Node] = {}
-        for x in node.inputs:
-            if final.get(x) is not x:
-                break
-        else:  # most nodes: nothing below has changed, nor will it here
-            result = self.replacement(node)
-            if result is None:
-                final[node] = node
-                return node
-            replaced[node] = result
+        inputs = [final.get(x) for x in node.inputs]
+        if None not in inputs:  # most nodes: what is below is settled
+            top = node.replace(tuple(inputs))  # type: ignore[arg-type]
+            if top not in final:
+                result = self.replacement(top)
+                if result is None:
+                    final[node] = final[top] = top
+                    return top
+                replaced[node] = top  # which may be the node itself
+                replaced[top] = result
         stack = [node]
         while stack:
             top = stack[-1]
@@ -151,7 +152,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> Graph:
 
     The same object if nothing changed. Raises VerifyError for a rule that changes a type, or rules without an end.
     """
-    rewriter = _Rewriter(rules, _MOST_STEPS * (len(graph.nodes) + 1))
+    rewriter = Rewriter(rules, len(graph.nodes))
     with origin.during(rewriter.building):
         for node in graph.nodes:
             rewriter.settle(node)

@@ -71,15 +71,13 @@ def _attrs(attrs: Mapping[str, Any]) -> str:
 
 def print_node(node: Node, names: Mapping[Node, str] | None = None) -> str:
     """One line; without names nodes are called by their serial number."""
-
-    def name(n: Node) -> str:
-        return names[n] if names is not None else f"%{n.serial}"
-
+    if names is None:
+        names = {n: f"%{n.serial}" for n in (node, *node.inputs)}
     if node.op is INPUT:
-        return f"{name(node)} = input : {print_type(node.type)}"
-    operands = ", ".join(name(n) for n in node.inputs)
-    head = f"{name(node)} = {node.op.name}"
-    return head + (f"({operands})" if operands else "") + _attrs(node.attrs) + f" : {print_type(node.type)}"
+        return f"{names[node]} = input : {print_type(node.type)}"
+    operands = f"({', '.join([names[n] for n in node.inputs])})" if node.inputs else ""
+    attrs = _attrs(node.attrs) if node.attrs else ""
+    return f"{names[node]} = {node.op.name}{operands}{attrs} : {print_type(node.type)}"
 
 
 def print_graph(graph: Graph, separator: str = "\n", origins: bool = False) -> str:
