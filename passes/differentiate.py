@@ -44,7 +44,7 @@ def differentiate(graph: Graph, before: Sequence[Rule] = (), after: Sequence[Rul
             derivatives.append(node)
         marked = marked or node.op in (GRADIENT, TANGENT, LEAF, STOP_GRADIENT)
     if not marked:
-        return rewrite(graph, after) if after else graph
+        return rewrite(graph, (UNMARK, *after)) if after else graph  # rules leave marks
     done: dict[Node, Node] = {}
     rewriter = Rewriter(before, len(graph.nodes))
     for node in topological(derivatives):  # what lies beyond is built once, when no mark is left
