@@ -105,6 +105,10 @@ class Namespace:
         """An array of zeros."""
         return self.full(shape, 0, dtype)
 
+    def empty_like(self, x: Array) -> Array:
+        """An uninitialised array in C order, of the shape and dtype of x."""
+        return self._heap.empty(x.shape, x.dtype)
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(np, name)
         setattr(self, name, found)  # the next time it is found at once

@@ -56,7 +56,7 @@ _CALL = 5e-6  # of a NumPy function
 _ELEMENT = 1e-9  # read or written
 _PRODUCT = 5e-11  # a multiplication and an addition in a contraction
 # Of the bytes of all values that are traced, what a training step has alive at once at least, derivatives included
-_ALIVE = 0.25
+_ALIVE = 0.35
 _MOST = 2**26  # bytes of memory that are made ready before it is known what is needed
 
 

@@ -40,7 +40,7 @@ NEAR = (0.12837916612625122, -0.3761262595653534, 0.11283578723669052, -0.026853
 FAR = (-0.0003537268494255841, -1.1270400285720825, -0.6382256746292114, -0.10303735733032227, 0.021805288270115852,
        -0.002939587226137519, 0.00018556974828243256)  # fmt: skip
 
-_BLOCK = 16384  # elements worked on at a time: their temporaries stay in the cache, and calls are few
+_BLOCK = 32768  # elements worked on at a time: their temporaries stay in the cache, and calls are few
 
 
 def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
