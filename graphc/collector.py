@@ -14,9 +14,8 @@ def paused() -> Iterator[None]:
     Graphs hold no cycles, so counting references frees them; the collector would walk every living node again each
     time that their number has grown by a quarter, which makes work on large graphs slower than linear.
 
-    What is left afterwards counts as old: the collector, which goes through the young objects as soon as it is back,
-    took a tenth of the time that tracing and the passes took. What others made young meanwhile grows old with it, and
-    is collected with the old.
+    What is left afterwards counts as old, or the collector would go through all of it as soon as it is back. What
+    others made meanwhile grows old with it, and is collected with the old.
     """
     enabled = gc.isenabled()
     gc.disable()

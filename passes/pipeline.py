@@ -58,7 +58,8 @@ OPTIMISE: tuple[Stage, ...] = (
     Stage("contract", contract, "once formulas are what they will be: products and sums where they are cheapest"),
 )
 SPLIT = Stage("split reductions", split_reductions, "a loss alone has nothing to run in parallel")
-# What a graph's numbers need, and no more: the same derivatives in half of the time. The other passes make it fast.
+# What a graph's numbers need, and no more: what stabilise, differentiate and stabilise derivative build, node for node,
+# without the graphs between them. The other passes make it fast.
 NUMBERS: tuple[Stage, ...] = (
     Stage(
         "differentiate and stabilise",

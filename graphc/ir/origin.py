@@ -87,7 +87,8 @@ def current() -> Origin:
 
 
 class _During:
-    """What `during` gives. (contextlib's takes four times as long, and derivatives are built in one for each node.)"""
+    """What `during` gives. A class of its own, since a generator's context takes longer to enter than a rule takes to
+    build, and each node's derivative is built in one."""
 
     __slots__ = ("_before", "_origin")
 
