@@ -54,6 +54,7 @@ class Mark:
 
 
 _serial = itertools.count()
+_KNOWN = (*PLAIN, tuple, np.ndarray)  # types whose values run no code of the user's
 
 
 def _traced(node: Node, mark: Mark | None, kind: type[Tensor] = Tensor) -> Tensor:
@@ -488,9 +489,6 @@ class Tracer(Interpreter):
 
         if not self._is_leaf(tensor):
             self.hook(tensor, keep)
-
-
-_KNOWN = (*PLAIN, tuple, np.ndarray)
 
 
 def _known(x: Any) -> bool:

@@ -197,8 +197,11 @@ def make(op: Primitive, inputs: Sequence[Node], attrs: Mapping[str, Any], origin
     if found is not None:
         return found
     inferred = op.infer(*[n.type for n in inputs], **attrs)
-    frozen = attrs if type(attrs) is MappingProxyType else MappingProxyType(dict(attrs)) if attrs else _NO_ATTRS
-    node = Node(op, inputs, frozen, inferred, origin or provenance.current())
+    if not attrs:
+        attrs = _NO_ATTRS
+    elif type(attrs) is not MappingProxyType:  # another node's are frozen already
+        attrs = MappingProxyType(dict(attrs))
+    node = Node(op, inputs, attrs, inferred, origin or provenance.current())
     entry = _Entry(node, _forget)
     entry.key = key
     with _writing:
