@@ -94,10 +94,11 @@ def test_large_results_lie_in_the_heap(shape: tuple[int, int]) -> None:
         namespace.full(shape, 2.5, dtype=np.dtype(np.float32)),
         namespace.zeros(shape, dtype=np.dtype(np.int64)),
         namespace.matmul(integers(shape[0], 50), integers(50, shape[1])),
+        namespace.empty_like(integers(*shape)),
     ]
     assert (found[0] == 2.5).all()
     assert not found[1].any()
-    assert [a.shape for a in found] == [shape] * 3
-    assert [a.dtype for a in found] == [np.float32, np.int64, np.float32]
-    assert [a.flags.owndata for a in found] == [not large] * 3
+    assert [a.shape for a in found] == [shape] * 4
+    assert [a.dtype for a in found] == [np.float32, np.int64, np.float32, np.float32]
+    assert [a.flags.owndata for a in found] == [not large] * 4
     assert (heap.nbytes > 0) is large
